@@ -1,0 +1,1 @@
+//! Stored types, their validation and their conversion into the model.

@@ -1,0 +1,1 @@
+//! Resources in, one node's desired state out, by increments.

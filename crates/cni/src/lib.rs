@@ -1,0 +1,1 @@
+//! The CNI and IPAM plugins.

@@ -1,0 +1,1 @@
+//! The store, its backends and the syncer.

@@ -1,0 +1,1 @@
+//! Addresses: blocks, affinities and handles.

@@ -1,0 +1,1 @@
+//! Whole clusters made of network namespaces.

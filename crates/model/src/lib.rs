@@ -1,0 +1,1 @@
+//! Validated domain types: policies, tiers, endpoints, pools, selectors.

@@ -1,0 +1,1 @@
+//! Desired state rendered as values of the kernel rooms.

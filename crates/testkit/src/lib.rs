@@ -1,0 +1,1 @@
+//! Fixtures and throwaway namespaces for tests.

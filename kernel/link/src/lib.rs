@@ -1,0 +1,1 @@
+//! Interfaces, addresses, neighbours, forwarding entries and their sysctls.

@@ -1,0 +1,1 @@
+//! Netlink sockets, framing and errno; the only crate that names netlink packet types.

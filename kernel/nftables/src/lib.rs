@@ -1,0 +1,1 @@
+//! Rulesets, sets, maps and transactions of nf_tables.
