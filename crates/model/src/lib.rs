@@ -1,1 +1,28 @@
-//! Validated domain types: policies, tiers, endpoints, pools, selectors.
+//! What the cluster's resources mean, once parsed, defaulted and validated.
+//!
+//! Promises: a value of these types is legal (selectors parse, rules are
+//! consistent, names are names), carries no text that still has to be interpreted, and
+//! says nothing of how it was stored.
+//!
+//! Never: serialises, does I/O, knows a datastore, a kernel or a clock.
+
+mod endpoint;
+mod labels;
+mod node;
+mod policy;
+mod pool;
+pub mod selector;
+mod update;
+
+pub use endpoint::{
+    EndpointKey, HostEndpoint, NamedPort, NetworkSet, NetworkSetKey, Profile, ProfileId, Qos,
+    WorkloadEndpoint, WorkloadKey,
+};
+pub use labels::{LabelSource, Labels};
+pub use node::{FelixConfig, Node, NodeAddress};
+pub use policy::{
+    Action, Entity, Icmp, Policy, PolicyKey, PolicyKind, Rule, ServiceRef, Tier, TierAction,
+};
+pub use pool::{AllowedUses, Block, Borrowed, Encap, IpPool};
+pub use selector::{Selector, SelectorError};
+pub use update::Update;
