@@ -21,7 +21,11 @@ pub struct WorkloadKey {
 
 impl fmt::Display for WorkloadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkloadEndpoint({}/{}/{}/{})", self.node, self.orchestrator, self.workload, self.endpoint)
+        write!(
+            f,
+            "WorkloadEndpoint({}/{}/{}/{})",
+            self.node, self.orchestrator, self.workload, self.endpoint
+        )
     }
 }
 

@@ -14,9 +14,13 @@ pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
 impl Labels {
     /// From pairs in any order; of equal keys the last one counts.
-    pub fn new<K: Into<Box<str>>, V: Into<Box<str>>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let map: std::collections::BTreeMap<Box<str>, Box<str>> =
-            pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+    pub fn new<K: Into<Box<str>>, V: Into<Box<str>>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let map: std::collections::BTreeMap<Box<str>, Box<str>> = pairs
+            .into_iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect();
         Self(map.into_iter().collect())
     }
 

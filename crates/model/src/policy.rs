@@ -42,7 +42,9 @@ impl PolicyKind {
     pub const fn is_staged(self) -> bool {
         matches!(
             self,
-            Self::StagedGlobalNetworkPolicy | Self::StagedNetworkPolicy | Self::StagedKubernetesNetworkPolicy
+            Self::StagedGlobalNetworkPolicy
+                | Self::StagedNetworkPolicy
+                | Self::StagedKubernetesNetworkPolicy
         )
     }
 }
@@ -62,7 +64,12 @@ impl PolicyKey {
     /// The text that breaks ties between policies of equal order:
     /// `name/namespace/kind`, as Calico compares them.
     pub fn tie_break(&self) -> String {
-        format!("{}/{}/{}", self.name, self.namespace.as_deref().unwrap_or(""), self.kind.name())
+        format!(
+            "{}/{}/{}",
+            self.name,
+            self.namespace.as_deref().unwrap_or(""),
+            self.kind.name()
+        )
     }
 }
 

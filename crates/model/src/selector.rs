@@ -134,7 +134,11 @@ impl Selector {
     /// The same on labels whose names start with `prefix`: how a namespace's or service account's
     /// labels are reached (`pcns.`, `pcsa.`). `all()` and `global()` stay.
     pub fn prefixed(&self, prefix: &str) -> Self {
-        Self::from_expr(self.0.expr.map_labels(&|l| Arc::from(format!("{prefix}{l}"))))
+        Self::from_expr(
+            self.0
+                .expr
+                .map_labels(&|l| Arc::from(format!("{prefix}{l}"))),
+        )
     }
 
     /// Calico's ID of the selector's IP set: `s:` and the unpadded URL-safe base64 of the
@@ -143,7 +147,10 @@ impl Selector {
         use base64::Engine as _;
         use sha2::{Digest as _, Sha224};
         let hash = Sha224::digest(format!("s:{}", self.as_str()).as_bytes());
-        format!("s:{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash))
+        format!(
+            "s:{}",
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash)
+        )
     }
 
     /// Whether `global()` appears anywhere.
@@ -185,8 +192,12 @@ impl Expr {
         match self {
             Self::Eq(l, v) => labels.label(l) == Some(v),
             Self::Ne(l, v) => labels.label(l) != Some(v),
-            Self::In(l, v) => labels.label(l).is_some_and(|x| v.binary_search_by(|s| (**s).cmp(x)).is_ok()),
-            Self::NotIn(l, v) => labels.label(l).is_none_or(|x| v.binary_search_by(|s| (**s).cmp(x)).is_err()),
+            Self::In(l, v) => labels
+                .label(l)
+                .is_some_and(|x| v.binary_search_by(|s| (**s).cmp(x)).is_ok()),
+            Self::NotIn(l, v) => labels
+                .label(l)
+                .is_none_or(|x| v.binary_search_by(|s| (**s).cmp(x)).is_err()),
             Self::Contains(l, v) => labels.label(l).is_some_and(|x| x.contains(&**v)),
             Self::StartsWith(l, v) => labels.label(l).is_some_and(|x| x.starts_with(&**v)),
             Self::EndsWith(l, v) => labels.label(l).is_some_and(|x| x.ends_with(&**v)),

@@ -16,7 +16,10 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(expected: &'static str, text: &str) -> Self {
-        Self { expected, text: text.to_owned() }
+        Self {
+            expected,
+            text: text.to_owned(),
+        }
     }
 }
 
@@ -113,7 +116,11 @@ impl FromStr for Mac {
             let p = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
             *byte = u8::from_str_radix(p, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(out)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(out))
+        }
     }
 }
 
@@ -149,7 +156,13 @@ mod tests {
     fn macs_round_trip_and_refuse_other_shapes() {
         let m: Mac = "ee:ee:ee:ee:ee:0f".parse().expect("valid");
         assert_eq!(m.to_string(), "ee:ee:ee:ee:ee:0f");
-        for bad in ["", "ee:ee:ee:ee:ee", "ee:ee:ee:ee:ee:ee:ee", "e:ee:ee:ee:ee:ee", "gg:ee:ee:ee:ee:ee"] {
+        for bad in [
+            "",
+            "ee:ee:ee:ee:ee",
+            "ee:ee:ee:ee:ee:ee:ee",
+            "e:ee:ee:ee:ee:ee",
+            "gg:ee:ee:ee:ee:ee",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

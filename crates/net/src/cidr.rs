@@ -17,8 +17,16 @@ pub struct Cidr {
 
 const fn mask(family: Family, len: u8) -> u128 {
     let bits = family.bits();
-    let all = if bits == 128 { u128::MAX } else { (1 << bits) - 1 };
-    if len == 0 { 0 } else { (all << (bits - len)) & all }
+    let all = if bits == 128 {
+        u128::MAX
+    } else {
+        (1 << bits) - 1
+    };
+    if len == 0 {
+        0
+    } else {
+        (all << (bits - len)) & all
+    }
 }
 
 impl Cidr {
@@ -29,17 +37,26 @@ impl Cidr {
         if len > family.bits() {
             return None;
         }
-        Some(Self { addr: family.addr(Family::bits_of(addr) & mask(family, len)), len })
+        Some(Self {
+            addr: family.addr(Family::bits_of(addr) & mask(family, len)),
+            len,
+        })
     }
 
     /// The prefix of one address: /32 or /128.
     pub const fn host(addr: IpAddr) -> Self {
-        Self { addr, len: Family::of(addr).bits() }
+        Self {
+            addr,
+            len: Family::of(addr).bits(),
+        }
     }
 
     /// Everything of a family: `0.0.0.0/0` or `::/0`.
     pub const fn any(family: Family) -> Self {
-        Self { addr: family.addr(0), len: 0 }
+        Self {
+            addr: family.addr(0),
+            len: 0,
+        }
     }
 
     /// The network address.
@@ -48,7 +65,10 @@ impl Cidr {
     }
 
     /// The prefix length in bits.
-    #[expect(clippy::len_without_is_empty, reason = "a length in bits, not a collection")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a length in bits, not a collection"
+    )]
     pub const fn len(self) -> u8 {
         self.len
     }
@@ -101,12 +121,17 @@ impl Cidr {
 
     /// How far `addr` is from the network address; `None` when outside.
     pub fn offset_of(self, addr: IpAddr) -> Option<u128> {
-        self.contains(addr).then(|| Family::bits_of(addr) - Family::bits_of(self.addr))
+        self.contains(addr)
+            .then(|| Family::bits_of(addr) - Family::bits_of(self.addr))
     }
 
     /// The next shorter prefix; `None` for /0.
     pub const fn parent(self) -> Option<Self> {
-        if self.len == 0 { None } else { Self::new(self.addr, self.len - 1) }
+        if self.len == 0 {
+            None
+        } else {
+            Self::new(self.addr, self.len - 1)
+        }
     }
 
     /// The `index`th sub-prefix of length `len`; `None` when there is no such one.
@@ -143,7 +168,11 @@ impl Cidr {
         let addr: IpAddr = a.parse().map_err(|_| bad())?;
         let len = parse_len(l).ok_or_else(bad)?;
         let c = Self::new(addr, len).ok_or_else(bad)?;
-        if c.addr == addr { Ok(c) } else { Err(ParseError::new("CIDR (it has host bits)", s)) }
+        if c.addr == addr {
+            Ok(c)
+        } else {
+            Err(ParseError::new("CIDR (it has host bits)", s))
+        }
     }
 }
 
@@ -197,7 +226,15 @@ mod tests {
         assert_eq!(c("10.1.2.3").to_string(), "10.1.2.3/32");
         assert!(Cidr::parse_strict("10.1.2.3/8").is_err());
         assert!(Cidr::parse_strict("10.0.0.0").is_err());
-        for bad in ["10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "fd00::/129", "x", "10.0.0.0/+8", "10.0.0.0/-1"] {
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "fd00::/129",
+            "x",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+        ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
     }

@@ -27,14 +27,19 @@ impl FromStr for IfName {
         let ok = (1..=15).contains(&s.len())
             && s != "."
             && s != ".."
-            && !s.bytes().any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace() || b == 0 || b == 0x0b);
+            && !s
+                .bytes()
+                .any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace() || b == 0 || b == 0x0b);
         if !ok {
             return Err(ParseError::new("interface name", s));
         }
         let mut bytes = [0; 15];
         bytes[..s.len()].copy_from_slice(s.as_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
-        Ok(Self { bytes, len: s.len() as u8 })
+        Ok(Self {
+            bytes,
+            len: s.len() as u8,
+        })
     }
 }
 
@@ -85,7 +90,10 @@ mod tests {
     #[test]
     fn names_that_the_kernel_takes() {
         for ok in ["a", "cali0123456789a", "vxlan.calico", "eth0@x"] {
-            assert_eq!(ok.parse::<IfName>().map(|n| n.to_string()), Ok(ok.to_owned()));
+            assert_eq!(
+                ok.parse::<IfName>().map(|n| n.to_string()),
+                Ok(ok.to_owned())
+            );
         }
         for bad in ["", ".", "..", "a b", "a/b", "0123456789abcdef", "a:b"] {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");

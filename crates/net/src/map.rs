@@ -19,7 +19,10 @@ pub struct PrefixMap<V> {
 
 impl<V> Default for PrefixMap<V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), lengths: [BTreeMap::new(), BTreeMap::new()] }
+        Self {
+            entries: BTreeMap::new(),
+            lengths: [BTreeMap::new(), BTreeMap::new()],
+        }
     }
 }
 
@@ -50,7 +53,9 @@ impl<V> PrefixMap<V> {
     pub fn insert(&mut self, key: Cidr, value: V) -> Option<V> {
         let old = self.entries.insert(key, value);
         if old.is_none() {
-            *self.lengths[slot(key.family())].entry(key.len()).or_default() += 1;
+            *self.lengths[slot(key.family())]
+                .entry(key.len())
+                .or_default() += 1;
         }
         old
     }
@@ -80,10 +85,13 @@ impl<V> PrefixMap<V> {
 
     /// All prefixes that cover `key`, itself among them, longest first.
     pub fn covering(&self, key: Cidr) -> impl Iterator<Item = (Cidr, &V)> {
-        self.lengths[slot(key.family())].range(..=key.len()).rev().filter_map(move |(len, _)| {
-            let c = Cidr::new(key.addr(), *len)?;
-            self.entries.get(&c).map(|v| (c, v))
-        })
+        self.lengths[slot(key.family())]
+            .range(..=key.len())
+            .rev()
+            .filter_map(move |(len, _)| {
+                let c = Cidr::new(key.addr(), *len)?;
+                self.entries.get(&c).map(|v| (c, v))
+            })
     }
 
     /// The longest prefix that covers `addr`.
@@ -93,7 +101,10 @@ impl<V> PrefixMap<V> {
 
     /// All prefixes inside `key`, itself among them, in order.
     pub fn within(&self, key: Cidr) -> impl Iterator<Item = (Cidr, &V)> {
-        self.entries.range(key..).map(|(c, v)| (*c, v)).take_while(move |(c, _)| key.covers(*c))
+        self.entries
+            .range(key..)
+            .map(|(c, v)| (*c, v))
+            .take_while(move |(c, _)| key.covers(*c))
     }
 
     /// All entries in order.
@@ -129,7 +140,9 @@ impl CoverSet {
         let covered = self.counts.covering(key).next().is_some();
         self.counts.insert(key, 1);
         if !covered {
-            self.tops_inside(key).into_iter().for_each(|c| change(c, false));
+            self.tops_inside(key)
+                .into_iter()
+                .for_each(|c| change(c, false));
             change(key, true);
         }
     }
@@ -148,7 +161,9 @@ impl CoverSet {
         self.counts.remove(key);
         if self.counts.covering(key).next().is_none() {
             change(key, false);
-            self.tops_inside(key).into_iter().for_each(|c| change(c, true));
+            self.tops_inside(key)
+                .into_iter()
+                .for_each(|c| change(c, true));
         }
     }
 
@@ -201,7 +216,10 @@ mod tests {
         m.insert(c("10.0.0.0/8"), 8);
         m.insert(c("10.1.0.0/16"), 16);
         m.insert(c("fd00::/8"), 6);
-        assert_eq!(m.lookup(c("10.1.2.3").addr()), Some((c("10.1.0.0/16"), &16)));
+        assert_eq!(
+            m.lookup(c("10.1.2.3").addr()),
+            Some((c("10.1.0.0/16"), &16))
+        );
         m.remove(c("10.1.0.0/16"));
         assert_eq!(m.lookup(c("10.1.2.3").addr()), Some((c("10.0.0.0/8"), &8)));
         assert_eq!(m.lookup(c("11.0.0.1").addr()), None);
@@ -209,7 +227,8 @@ mod tests {
     }
 
     fn small() -> impl Strategy<Value = Cidr> {
-        (0u32..8, 29u8..=32).prop_map(|(a, l)| Cidr::new(Family::V4.addr(u128::from(a)), l).expect("fits"))
+        (0u32..8, 29u8..=32)
+            .prop_map(|(a, l)| Cidr::new(Family::V4.addr(u128::from(a)), l).expect("fits"))
     }
 
     proptest! {

@@ -38,7 +38,10 @@ impl Protocol {
 
     /// The name that policy uses, when it has one.
     pub fn name(self) -> Option<&'static str> {
-        Self::NAMES.iter().find(|(p, _)| *p == self).map(|(_, n)| *n)
+        Self::NAMES
+            .iter()
+            .find(|(p, _)| *p == self)
+            .map(|(_, n)| *n)
     }
 }
 
@@ -60,7 +63,10 @@ impl FromStr for Protocol {
             return Ok(*p);
         }
         if s.bytes().all(|b| b.is_ascii_digit()) {
-            return s.parse().map(Self).map_err(|_| ParseError::new("protocol", s));
+            return s
+                .parse()
+                .map(Self)
+                .map_err(|_| ParseError::new("protocol", s));
         }
         Err(ParseError::new("protocol", s))
     }
@@ -76,12 +82,19 @@ pub struct PortRange {
 impl PortRange {
     /// A range; `None` when it is the wrong way round.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
-        if first <= last { Some(Self { first, last }) } else { None }
+        if first <= last {
+            Some(Self { first, last })
+        } else {
+            None
+        }
     }
 
     /// One port.
     pub const fn one(port: u16) -> Self {
-        Self { first: port, last: port }
+        Self {
+            first: port,
+            last: port,
+        }
     }
 
     /// The lowest port inside.
@@ -105,7 +118,9 @@ impl PortRange {
         let mut out: Vec<Self> = Vec::with_capacity(ranges.len());
         for r in ranges {
             match out.last_mut() {
-                Some(l) if u32::from(r.first) <= u32::from(l.last) + 1 => l.last = l.last.max(r.last),
+                Some(l) if u32::from(r.first) <= u32::from(l.last) + 1 => {
+                    l.last = l.last.max(r.last)
+                }
                 _ => out.push(r),
             }
         }
@@ -116,7 +131,11 @@ impl PortRange {
 /// Prints `80` or `80:90`, as policy writes it.
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}:{}", self.first, self.last) }
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}:{}", self.first, self.last)
+        }
     }
 }
 
@@ -140,8 +159,14 @@ mod tests {
     #[test]
     fn protocols_by_name_and_number() {
         assert_eq!("tcp".parse(), Ok(Protocol::TCP));
-        assert_eq!("ICMPV6".parse::<Protocol>().map(|p| p.to_string()), Ok("ICMPv6".to_owned()));
-        assert_eq!("47".parse::<Protocol>().map(|p| p.to_string()), Ok("47".to_owned()));
+        assert_eq!(
+            "ICMPV6".parse::<Protocol>().map(|p| p.to_string()),
+            Ok("ICMPv6".to_owned())
+        );
+        assert_eq!(
+            "47".parse::<Protocol>().map(|p| p.to_string()),
+            Ok("47".to_owned())
+        );
         for bad in ["", "256", "-1", "GRE"] {
             assert!(bad.parse::<Protocol>().is_err(), "{bad}");
         }
@@ -150,7 +175,14 @@ mod tests {
     #[test]
     fn ranges_merge_to_the_fewest() {
         let r = |s: &str| s.parse::<PortRange>().expect("test range");
-        let merged = PortRange::merge(vec![r("80"), r("90:100"), r("81:89"), r("443"), r("65535"), r("443:444")]);
+        let merged = PortRange::merge(vec![
+            r("80"),
+            r("90:100"),
+            r("81:89"),
+            r("443"),
+            r("65535"),
+            r("443:444"),
+        ]);
         assert_eq!(merged, vec![r("80:100"), r("443:444"), r("65535")]);
         assert!("90:80".parse::<PortRange>().is_err());
     }

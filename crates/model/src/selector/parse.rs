@@ -7,14 +7,22 @@ use std::sync::Arc;
 const MAX_DEPTH: usize = 200;
 
 pub(super) fn parse(text: &str) -> Result<Expr, SelectorError> {
-    let mut p = Parser { text, at: 0, depth: 0 };
+    let mut p = Parser {
+        text,
+        at: 0,
+        depth: 0,
+    };
     p.blanks();
     if p.at == text.len() {
         return Ok(Expr::All);
     }
     let e = p.or()?;
     p.blanks();
-    if p.at == text.len() { Ok(e) } else { Err(p.error("unexpected content at end of selector")) }
+    if p.at == text.len() {
+        Ok(e)
+    } else {
+        Err(p.error("unexpected content at end of selector"))
+    }
 }
 
 struct Parser<'a> {
@@ -95,7 +103,11 @@ impl<'a> Parser<'a> {
         self.blanks();
         let start = self.at;
         let Some(word) = self.label() else {
-            let what = if self.rest().is_empty() { "unexpected end of selector" } else { "expected a label, a function or (" };
+            let what = if self.rest().is_empty() {
+                "unexpected end of selector"
+            } else {
+                "expected a label, a function or ("
+            };
             return Err(self.error(what));
         };
         if let Some(e) = self.function(word)? {
@@ -119,9 +131,15 @@ impl<'a> Parser<'a> {
         let e = match word {
             "all" => Expr::All,
             "global" => Expr::Global,
-            _ => Expr::Has(Arc::from(self.label().ok_or_else(|| self.error("expected a label"))?)),
+            _ => Expr::Has(Arc::from(
+                self.label().ok_or_else(|| self.error("expected a label"))?,
+            )),
         };
-        if self.take(")") { Ok(Some(e)) } else { Err(self.error("expected )")) }
+        if self.take(")") {
+            Ok(Some(e))
+        } else {
+            Err(self.error("expected )"))
+        }
     }
 
     fn operator(&mut self, label: Arc<str>) -> Result<Expr, SelectorError> {
@@ -155,7 +173,11 @@ impl<'a> Parser<'a> {
     }
 
     fn label(&mut self) -> Option<&'a str> {
-        let n = self.rest().bytes().take_while(|b| is_label_char(*b)).count();
+        let n = self
+            .rest()
+            .bytes()
+            .take_while(|b| is_label_char(*b))
+            .count();
         let word = &self.rest()[..n];
         self.at += n;
         (n > 0).then_some(word)

@@ -25,13 +25,25 @@ fn canonical_text() {
         ("a not  in{\"x\"}", "a not in {\"x\"}"),
         ("!!has(a)", "has(a)"),
         ("! has( a )&&b!='c'", "(!has(a) && b != \"c\")"),
-        ("has(a) || has(b) && has(c)", "(has(a) || (has(b) && has(c)))"),
-        ("(has(a) || has(b)) && has(c)", "((has(a) || has(b)) && has(c))"),
-        ("a starts with 'x' && a endswith 'y' && a contains 'z'", "(a starts with \"x\" && a ends with \"y\" && a contains \"z\")"),
+        (
+            "has(a) || has(b) && has(c)",
+            "(has(a) || (has(b) && has(c)))",
+        ),
+        (
+            "(has(a) || has(b)) && has(c)",
+            "((has(a) || has(b)) && has(c))",
+        ),
+        (
+            "a starts with 'x' && a endswith 'y' && a contains 'z'",
+            "(a starts with \"x\" && a ends with \"y\" && a contains \"z\")",
+        ),
         ("all == 'x'", "all == \"x\""),
         ("has == 'x'", "has == \"x\""),
         ("in in {'in'}", "in in {\"in\"}"),
-        ("projectcalico.org/name == 'x'", "projectcalico.org/name == \"x\""),
+        (
+            "projectcalico.org/name == 'x'",
+            "projectcalico.org/name == \"x\"",
+        ),
     ] {
         assert_eq!(s(text).as_str(), canonical, "{text}");
         assert_eq!(s(canonical).as_str(), canonical);
@@ -64,10 +76,20 @@ fn errors_point_at_the_column() {
 #[test]
 fn absent_labels() {
     let none = labels(&[]);
-    assert!(s("a != 'x'").matches(&none) && s("a not in {'x'}").matches(&none) && s("a not in {}").matches(&none));
-    assert!(!s("a == ''").matches(&none) && !s("a in {''}").matches(&none) && !s("a contains ''").matches(&none));
+    assert!(
+        s("a != 'x'").matches(&none)
+            && s("a not in {'x'}").matches(&none)
+            && s("a not in {}").matches(&none)
+    );
+    assert!(
+        !s("a == ''").matches(&none)
+            && !s("a in {''}").matches(&none)
+            && !s("a contains ''").matches(&none)
+    );
     assert!(s("a contains ''").matches(&labels(&[("a", "")])));
-    assert!(s("global()").matches(&none) && !s("global()").matches(&labels(&[(NAMESPACE_LABEL, "x")])));
+    assert!(
+        s("global()").matches(&none) && !s("global()").matches(&labels(&[(NAMESPACE_LABEL, "x")]))
+    );
 }
 
 #[test]
@@ -80,16 +102,25 @@ fn own_labels_shadow_inherited_ones() {
 
 #[test]
 fn combining() {
-    assert_eq!(s("has(a)").and(&s("has(b) && has(c)")).as_str(), "(has(a) && has(b) && has(c))");
+    assert_eq!(
+        s("has(a)").and(&s("has(b) && has(c)")).as_str(),
+        "(has(a) && has(b) && has(c))"
+    );
     assert_eq!(s("all()").and(&s("has(b)")).as_str(), "has(b)");
-    assert_eq!(s("a == 'x' || has(b)").prefixed("pcns.").as_str(), "(pcns.a == \"x\" || has(pcns.b))");
+    assert_eq!(
+        s("a == 'x' || has(b)").prefixed("pcns.").as_str(),
+        "(pcns.a == \"x\" || has(pcns.b))"
+    );
     assert_eq!(s("!has(a)").negate(), s("has(a)"));
     assert!(s("has(a) || !global()").has_global());
 }
 
 fn expr() -> impl Strategy<Value = Expr> {
-    let label = || prop::sample::select(vec!["a", "b", "x/y", "in", "not", "all"]).prop_map(Arc::<str>::from);
-    let value = || prop::sample::select(vec!["", "1", "2", "a b", "\"", "}"]).prop_map(Arc::<str>::from);
+    let label = || {
+        prop::sample::select(vec!["a", "b", "x/y", "in", "not", "all"]).prop_map(Arc::<str>::from)
+    };
+    let value =
+        || prop::sample::select(vec!["", "1", "2", "a b", "\"", "}"]).prop_map(Arc::<str>::from);
     let set = move || {
         prop::collection::btree_set(value(), 0..3).prop_map(|v| v.into_iter().collect::<Vec<_>>())
     };
@@ -107,7 +138,10 @@ fn expr() -> impl Strategy<Value = Expr> {
     ];
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
-            inner.clone().prop_filter("printed once", |e| !matches!(e, Expr::Not(_))).prop_map(|e| Expr::Not(Box::new(e))),
+            inner
+                .clone()
+                .prop_filter("printed once", |e| !matches!(e, Expr::Not(_)))
+                .prop_map(|e| Expr::Not(Box::new(e))),
             prop::collection::vec(inner.clone(), 2..4).prop_map(Expr::And),
             prop::collection::vec(inner, 2..4).prop_map(Expr::Or),
         ]
