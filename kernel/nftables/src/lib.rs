@@ -1,1 +1,11 @@
-//! Rulesets, sets, maps and transactions of nf_tables.
+//! Rulesets, sets, maps and transactions of nf_tables: one table of family `inet`.
+//!
+//! Promises: converges to the desired table from whatever the kernel holds, touching only what
+//! differs; all of a plan takes effect at once or not at all; a failed plan stays in the next
+//! one. A restart diffs and flushes nothing, so counters survive.
+//! Never: touches a table that is not ours, knows why a rule is wanted, executes `nft`.
+
+mod print;
+mod value;
+
+pub use value::*;
