@@ -1,0 +1,1 @@
+//! A store in one file, shared by the processes of one machine.
