@@ -33,7 +33,11 @@ impl Errno {
 
     /// The errno of the last failed libc call of this thread.
     pub(crate) fn last() -> Self {
-        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        Self(
+            std::io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO),
+        )
     }
 }
 
@@ -80,8 +84,14 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { errno, message: None } => errno.fmt(f),
-            Self::Refused { errno, message: Some(m) } => write!(f, "{errno} ({m})"),
+            Self::Refused {
+                errno,
+                message: None,
+            } => errno.fmt(f),
+            Self::Refused {
+                errno,
+                message: Some(m),
+            } => write!(f, "{errno} ({m})"),
             Self::System(errno) => errno.fmt(f),
             Self::Malformed => f.write_str("malformed answer from the kernel"),
             Self::Unsteady => f.write_str("the table kept changing while it was read"),
@@ -102,17 +112,29 @@ pub struct NetlinkError {
 impl NetlinkError {
     /// A request that the kernel refused with `errno` and no more words.
     pub fn refused(operation: impl fmt::Display, errno: Errno) -> Self {
-        Self { operation: operation.to_string(), cause: Cause::Refused { errno, message: None } }
+        Self {
+            operation: operation.to_string(),
+            cause: Cause::Refused {
+                errno,
+                message: None,
+            },
+        }
     }
 
     /// A failed system call.
     pub fn system(operation: impl fmt::Display, errno: impl Into<Errno>) -> Self {
-        Self { operation: operation.to_string(), cause: Cause::System(errno.into()) }
+        Self {
+            operation: operation.to_string(),
+            cause: Cause::System(errno.into()),
+        }
     }
 
     /// An answer that cannot be read.
     pub fn malformed(operation: impl fmt::Display) -> Self {
-        Self { operation: operation.to_string(), cause: Cause::Malformed }
+        Self {
+            operation: operation.to_string(),
+            cause: Cause::Malformed,
+        }
     }
 
     /// The error number, if the kernel gave one.

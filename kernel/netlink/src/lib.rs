@@ -15,6 +15,7 @@
 
 mod error;
 pub mod netns;
+pub mod nft;
 mod socket;
 pub mod wire;
 

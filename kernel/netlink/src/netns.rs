@@ -96,12 +96,25 @@ impl NetNs {
         // SAFETY: the ioctl takes no argument.
         let kind = unsafe { libc::ioctl(fd.as_raw_fd(), 0xb703) };
         if kind != libc::CLONE_NEWNET {
-            let e = if kind < 0 { Errno::last() } else { Errno::EINVAL };
-            return Err(NetlinkError::system(format_args!("{name}: not a network namespace"), e));
+            let e = if kind < 0 {
+                Errno::last()
+            } else {
+                Errno::EINVAL
+            };
+            return Err(NetlinkError::system(
+                format_args!("{name}: not a network namespace"),
+                e,
+            ));
         }
         let file = File::from(fd);
         let meta = file.metadata().map_err(|e| NetlinkError::system(name, e))?;
-        Ok(Self { id: NetNsId { dev: meta.dev(), ino: meta.ino() }, fd: file.into() })
+        Ok(Self {
+            id: NetNsId {
+                dev: meta.dev(),
+                ino: meta.ino(),
+            },
+            fd: file.into(),
+        })
     }
 
     /// Its identity, for comparison.
@@ -114,7 +127,10 @@ impl NetNs {
     /// # Errors
     /// If the process is out of descriptors.
     pub fn try_clone(&self) -> Result<Self, NetlinkError> {
-        let fd = self.fd.try_clone().map_err(|e| NetlinkError::system("copy a namespace handle", e))?;
+        let fd = self
+            .fd
+            .try_clone()
+            .map_err(|e| NetlinkError::system("copy a namespace handle", e))?;
         Ok(Self { fd, id: self.id })
     }
 
@@ -149,7 +165,9 @@ impl NetNs {
         // SAFETY: setns is async-signal-safe and allocates nothing.
         unsafe {
             command.pre_exec(move || {
-                inside.enter().map_err(|e| io::Error::from_raw_os_error(e.0))
+                inside
+                    .enter()
+                    .map_err(|e| io::Error::from_raw_os_error(e.0))
             });
         }
         Ok(command)
@@ -216,7 +234,9 @@ fn on_thread<T: Send>(name: &str, f: impl FnOnce() -> T + Send) -> Result<T, Net
             .stack_size(512 << 10)
             .spawn_scoped(s, f)
             .map_err(|e| NetlinkError::system(name, e))?;
-        handle.join().map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
+        handle
+            .join()
+            .map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
     })
 }
 
@@ -244,9 +264,8 @@ impl Worker {
             .spawn(move || {
                 let ok = ns.enter();
                 let failed = ok.is_err();
-                let _ = entered.send(
-                    ok.map_err(|e| NetlinkError::system(format_args!("enter {ns}"), e)),
-                );
+                let _ = entered
+                    .send(ok.map_err(|e| NetlinkError::system(format_args!("enter {ns}"), e)));
                 // The thread itself keeps the namespace alive from here on.
                 drop(ns);
                 if !failed {
@@ -254,9 +273,14 @@ impl Worker {
                 }
             })
             .map_err(|e| NetlinkError::system("start a namespace thread", e))?;
-        let started = verdict.recv().map_err(|_| NetlinkError::malformed("start a namespace thread"));
+        let started = verdict
+            .recv()
+            .map_err(|_| NetlinkError::malformed("start a namespace thread"));
         started.flatten()?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
     }
 
     /// Runs `f` inside and waits for its result. A panic in `f` continues in the caller and

@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
+use tokio::io::unix::AsyncFd;
 
 /// A netlink family, `netlink(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,15 @@ pub struct Buffers {
 
 impl Buffers {
     /// For transactions of any size: 64 MiB out, 8 MiB in.
-    pub const TRANSACTION: Self = Self { send: Some(64 << 20), receive: Some(8 << 20) };
+    pub const TRANSACTION: Self = Self {
+        send: Some(64 << 20),
+        receive: Some(8 << 20),
+    };
     /// For notifications: 8 MiB in.
-    pub const EVENTS: Self = Self { send: None, receive: Some(8 << 20) };
+    pub const EVENTS: Self = Self {
+        send: None,
+        receive: Some(8 << 20),
+    };
 }
 
 /// Sets buffer sizes, beyond `net.core.{r,w}mem_max` where privileged in the initial user
@@ -73,7 +80,13 @@ pub fn set_buffers(fd: BorrowedFd<'_>, want: Buffers) -> Result<Buffers, Errno> 
 fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     // SAFETY: `value` lives through the call and its size is given.
     let rc = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<i32>() as u32)
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as u32,
+        )
     };
     if rc == 0 { Ok(()) } else { Err(Errno::last()) }
 }
@@ -82,9 +95,20 @@ fn get_option(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32, Errno> {
     let mut value = 0i32;
     let mut len = size_of::<i32>() as u32;
     // SAFETY: `value` and `len` are valid for writes of the given size.
-    let rc =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
-    if rc == 0 { Ok(value) } else { Err(Errno::last()) }
+    let rc = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        Ok(value)
+    } else {
+        Err(Errno::last())
+    }
 }
 
 fn open_fd(protocol: Protocol, extra: i32) -> Result<OwnedFd, NetlinkError> {
@@ -133,7 +157,10 @@ impl Socket {
     pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
         let fd = open_fd(protocol, 0)?;
         // A guard, not a rhythm: the kernel answers before sendmsg returns.
-        let limit = libc::timeval { tv_sec: 30, tv_usec: 0 };
+        let limit = libc::timeval {
+            tv_sec: 30,
+            tv_usec: 0,
+        };
         // SAFETY: `limit` is a timeval of the size given.
         let rc = unsafe {
             libc::setsockopt(
@@ -145,10 +172,23 @@ impl Socket {
             )
         };
         if rc != 0 {
-            return Err(NetlinkError::system("limit the wait of a netlink socket", Errno::last()));
+            return Err(NetlinkError::system(
+                "limit the wait of a netlink socket",
+                Errno::last(),
+            ));
         }
-        let _ = set_buffers(fd.as_fd(), Buffers { send: None, receive: Some(1 << 20) });
-        Ok(Self { fd, seq: 0, buf: vec![0; 1 << 16] })
+        let _ = set_buffers(
+            fd.as_fd(),
+            Buffers {
+                send: None,
+                receive: Some(1 << 20),
+            },
+        );
+        Ok(Self {
+            fd,
+            seq: 0,
+            buf: vec![0; 1 << 16],
+        })
     }
 
     /// Opens in `ns`; the calling thread stays where it is.
@@ -165,7 +205,10 @@ impl Socket {
     /// The kernel's refusal, under the name `operation`.
     pub fn request(&mut self, operation: impl Display, msg: Message) -> Result<(), NetlinkError> {
         match self.batch(vec![msg]).pop() {
-            Some(Some(cause)) => Err(NetlinkError { operation: operation.to_string(), cause }),
+            Some(Some(cause)) => Err(NetlinkError {
+                operation: operation.to_string(),
+                cause,
+            }),
             _ => Ok(()),
         }
     }
@@ -196,7 +239,10 @@ impl Socket {
             let chunk = &mut verdicts[done..done + n];
             if let Err(cause) = self.exchange(&datagram, first, chunk) {
                 // What got its answer keeps it; for the rest the failure is the answer.
-                chunk.iter_mut().filter(|v| v.is_none()).for_each(|v| *v = Some(cause.clone()));
+                chunk
+                    .iter_mut()
+                    .filter(|v| v.is_none())
+                    .for_each(|v| *v = Some(cause.clone()));
             }
             done += n;
         }
@@ -235,7 +281,10 @@ impl Socket {
         mut msg: Message,
         mut parse: impl FnMut(&Frame<'_>) -> Option<T>,
     ) -> Result<T, NetlinkError> {
-        let fail = |cause| NetlinkError { operation: operation.to_string(), cause };
+        let fail = |cause| NetlinkError {
+            operation: operation.to_string(),
+            cause,
+        };
         self.seq = self.seq.wrapping_add(1);
         msg.set_seq(self.seq);
         msg.add_flags(libc::NLM_F_REQUEST as u16);
@@ -244,7 +293,9 @@ impl Socket {
             let n = self.receive().map_err(|e| fail(Cause::System(e)))?;
             for frame in Frames::new(&self.buf[..n]).filter(|f| f.seq == self.seq) {
                 if i32::from(frame.kind) == libc::NLMSG_ERROR {
-                    let cause = verdict(&frame).and_then(Result::err).unwrap_or(Cause::Malformed);
+                    let cause = verdict(&frame)
+                        .and_then(Result::err)
+                        .unwrap_or(Cause::Malformed);
                     return Err(fail(cause));
                 }
                 return parse(&frame).ok_or_else(|| fail(Cause::Malformed));
@@ -270,10 +321,18 @@ impl Socket {
             match self.dump_once(&msg, &mut parse) {
                 Ok(Some(all)) => return Ok(all),
                 Ok(None) => {}
-                Err(cause) => return Err(NetlinkError { operation: operation.to_string(), cause }),
+                Err(cause) => {
+                    return Err(NetlinkError {
+                        operation: operation.to_string(),
+                        cause,
+                    });
+                }
             }
         }
-        Err(NetlinkError { operation: operation.to_string(), cause: Cause::Unsteady })
+        Err(NetlinkError {
+            operation: operation.to_string(),
+            cause: Cause::Unsteady,
+        })
     }
 
     fn dump_once<T>(
@@ -292,9 +351,10 @@ impl Socket {
                     libc::NLMSG_DONE => {
                         // A dump that failed half way ends with its errno.
                         return match i32_at(frame.body, 0) {
-                            Some(e) if e < 0 => {
-                                Err(Cause::Refused { errno: Errno(-e), message: None })
-                            }
+                            Some(e) if e < 0 => Err(Cause::Refused {
+                                errno: Errno(-e),
+                                message: None,
+                            }),
                             _ => Ok(steady.then_some(all)),
                         };
                     }
@@ -315,7 +375,12 @@ impl Socket {
             // SAFETY: the slice is valid for its length. An unconnected netlink socket
             // sends to port 0, the kernel.
             let n = unsafe {
-                libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
+                libc::send(
+                    self.fd.as_raw_fd(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    libc::MSG_NOSIGNAL,
+                )
             };
             match n {
                 0.. => return Ok(()),
@@ -347,7 +412,12 @@ impl AsFd for Socket {
 fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], flags: i32) -> Result<usize, Errno> {
     // SAFETY: `buf` is valid for writes of its length.
     let n = unsafe {
-        libc::recv(fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), flags | libc::MSG_TRUNC)
+        libc::recv(
+            fd.as_raw_fd(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+            flags | libc::MSG_TRUNC,
+        )
     };
     match usize::try_from(n) {
         Err(_) => Err(Errno::last()),
@@ -367,7 +437,10 @@ fn verdict(frame: &Frame<'_>) -> Option<Result<(), Cause>> {
         .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
         .and_then(|(_, v)| text(v))
         .map(str::to_owned);
-    Some(Err(Cause::Refused { errno: Errno(code.saturating_neg()), message }))
+    Some(Err(Cause::Refused {
+        errno: Errno(code.saturating_neg()),
+        message,
+    }))
 }
 
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -389,7 +462,7 @@ pub struct EventSocket {
     fd: OwnedFd,
     /// Registered with the runtime on the first `readable`, so that threads without one can
     /// use the socket too.
-    registered: Option<tokio::io::unix::AsyncFd<OwnedFd>>,
+    registered: Option<AsyncFd<OwnedFd>>,
     buf: Vec<u8>,
 }
 
@@ -403,10 +476,19 @@ impl EventSocket {
         let fd = open_fd(protocol, libc::SOCK_NONBLOCK)?;
         let _ = set_buffers(fd.as_fd(), Buffers::EVENTS);
         for &g in groups {
-            set_option(fd.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, g as i32)
-                .map_err(|e| NetlinkError::system(format_args!("join netlink group {g}"), e))?;
+            set_option(
+                fd.as_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_ADD_MEMBERSHIP,
+                g as i32,
+            )
+            .map_err(|e| NetlinkError::system(format_args!("join netlink group {g}"), e))?;
         }
-        Ok(Self { fd, registered: None, buf: vec![0; 1 << 16] })
+        Ok(Self {
+            fd,
+            registered: None,
+            buf: vec![0; 1 << 16],
+        })
     }
 
     /// Opens in `ns`; the calling thread stays where it is.
@@ -443,10 +525,13 @@ impl EventSocket {
         if self.registered.is_none() {
             let fd = self.fd.try_clone().map_err(fail)?;
             let interest = tokio::io::Interest::READABLE;
-            self.registered =
-                Some(tokio::io::unix::AsyncFd::with_interest(fd, interest).map_err(fail)?);
+            // SAFETY: an owned descriptor, which the AsyncFd keeps and nobody replaces.
+            let registered = unsafe { AsyncFd::register_with_interest(fd, interest) };
+            self.registered = Some(registered.map_err(|e| fail(e.into()))?);
         }
-        let Some(registered) = &self.registered else { return Ok(()) };
+        let Some(registered) = &self.registered else {
+            return Ok(());
+        };
         loop {
             let mut guard = registered.readable().await.map_err(fail)?;
             // Readiness is edge-triggered: look before believing that an old edge still holds.
@@ -474,7 +559,11 @@ impl EventSocket {
 }
 
 fn poll(fd: BorrowedFd<'_>, ms: i32) -> bool {
-    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut p = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, valid for the call.
     unsafe { libc::poll(&raw mut p, 1, ms) == 1 }
 }

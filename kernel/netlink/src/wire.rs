@@ -110,7 +110,8 @@ impl Message {
     pub fn nest(&mut self, kind: u16) -> Nest {
         let at = self.buf.len();
         self.buf.extend_from_slice(&[0, 0]);
-        self.buf.extend_from_slice(&(kind | libc::NLA_F_NESTED as u16).to_ne_bytes());
+        self.buf
+            .extend_from_slice(&(kind | libc::NLA_F_NESTED as u16).to_ne_bytes());
         self.pad();
         Nest(at)
     }
@@ -255,7 +256,9 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let mut m = Message::new(20, 5);
-        m.raw(&[1, 2, 3, 4, 5, 6, 7, 8]).attr_u32(1, 77).attr_str(2, "eth0");
+        m.raw(&[1, 2, 3, 4, 5, 6, 7, 8])
+            .attr_u32(1, 77)
+            .attr_str(2, "eth0");
         let outer = m.nest(3);
         m.attr_u8(4, 9).attr_addr(5, "fd00::1".parse().unwrap());
         m.end(outer).attr_u16_be(6, 4789);
