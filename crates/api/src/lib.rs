@@ -1,1 +1,22 @@
 //! Stored types, their validation and their conversion into the model.
+//!
+//! Promises: Calico's and Kubernetes' JSON and YAML are read and written as their own
+//! programs do; every violation in an object is reported at once, by field, value and reason,
+//! in the words that users know; what is valid converts into [`model`] without fail.
+//!
+//! Never: does I/O, reads a clock, or keeps state between calls.
+
+pub mod error;
+mod kind;
+pub mod kinds;
+mod meta;
+mod resource;
+mod stored;
+mod wire;
+
+pub use error::{BadObject, DocError, DocProblem, Invalid, Position, Violation};
+pub use kind::{KindInfo, ResourceKey, V3, key, list_prefix, parse_key};
+pub use meta::{ObjectMeta, StringMap};
+pub use resource::{Resource, ResourceKind};
+pub use stored::{decode, encode};
+pub use wire::{AsNumber, LooseBool, NumOrString, Number, Port};
