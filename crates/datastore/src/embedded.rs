@@ -1,1 +1,0 @@
-//! A store in one file, shared by the processes of one machine.
