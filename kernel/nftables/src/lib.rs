@@ -5,7 +5,15 @@
 //! one. A restart diffs and flushes nothing, so counters survive.
 //! Never: touches a table that is not ours, knows why a rule is wanted, executes `nft`.
 
+mod lower;
+mod plan;
 mod print;
+mod sys;
 mod value;
 
+pub use netlink::nft::Notice;
+pub use plan::{
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId, Table,
+};
+pub use sys::{ApplyError, Sys};
 pub use value::*;

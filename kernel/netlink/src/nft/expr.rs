@@ -5,7 +5,7 @@
 //! are split.
 //! Never: knows what a rule is wanted for.
 
-use super::Writer;
+use super::batch::Writer;
 
 /// A 32-bit register. `R(0)` to `R(15)`; wide values take consecutive ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,412 @@
+//! Transactions as bytes: messages for tables, chains, rules, sets and elements.
+//!
+//! Promises: every message knows which of the caller's operations it belongs to; lists of
+//! elements are split where one attribute could not hold them.
+//! Never: sends anything.
+
+use super::expr::{Anonymous, value, verdict};
+use super::*;
+
+/// `NFT_SET_*` flags.
+pub mod set_flag {
+    /// Made for one rule.
+    pub const ANONYMOUS: u32 = 1;
+    /// Members never change.
+    pub const CONSTANT: u32 = 2;
+    /// Members are intervals.
+    pub const INTERVAL: u32 = 4;
+    /// Keys have values.
+    pub const MAP: u32 = 8;
+    /// Intervals in several fields.
+    pub const CONCAT: u32 = 0x80;
+}
+
+/// nft's numbers of data types: what a listing needs to print keys.
+pub mod key_type {
+    /// IPv4 address.
+    pub const IPV4: u32 = 7;
+    /// IPv6 address.
+    pub const IPV6: u32 = 8;
+    /// Protocol number.
+    pub const PROTO: u32 = 12;
+    /// Port.
+    pub const SERVICE: u32 = 13;
+    /// Interface name.
+    pub const IFNAME: u32 = 41;
+    /// Several in a row, six bits each.
+    pub const fn concat(a: u32, b: u32) -> u32 {
+        a << 6 | b
+    }
+}
+
+/// The data type of verdict maps (`NFT_DATA_VERDICT`).
+pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
+/// Bytes of elements in one message: the list's length is 16 bits, and nft's own
+/// messages stay below the half of that.
+const ELEMENTS: usize = 32 << 10;
+
+/// Attributes in network byte order, appended to one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Writer(pub(super) Vec<u8>);
+
+impl Writer {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn pad(&mut self) {
+        while !self.0.len().is_multiple_of(4) {
+            self.0.push(0);
+        }
+    }
+
+    pub(super) fn attr(&mut self, kind: u16, bytes: &[u8]) {
+        let len = u16::try_from(4 + bytes.len()).expect("names and keys are short");
+        self.0.extend_from_slice(&len.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(bytes);
+        self.pad();
+    }
+
+    pub(super) fn u32(&mut self, kind: u16, v: u32) {
+        self.attr(kind, &v.to_be_bytes());
+    }
+
+    pub(super) fn u64(&mut self, kind: u16, v: u64) {
+        self.attr(kind, &v.to_be_bytes());
+    }
+
+    pub(super) fn str(&mut self, kind: u16, v: &str) {
+        let len = u16::try_from(5 + v.len()).expect("names are short");
+        self.0.extend_from_slice(&len.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(v.as_bytes());
+        self.0.push(0);
+        self.pad();
+    }
+
+    pub(super) fn nest(&mut self, kind: u16) -> usize {
+        let at = self.0.len();
+        self.0.extend_from_slice(&[0, 0]);
+        self.0
+            .extend_from_slice(&(kind | libc::NLA_F_NESTED as u16).to_ne_bytes());
+        at
+    }
+
+    pub(super) fn end(&mut self, at: usize) {
+        let len = u16::try_from(self.0.len() - at).expect("nests are split before 64 KiB");
+        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+    }
+}
+
+/// Where a base chain hangs, in the kernel's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseSpec {
+    /// `filter`, `nat` or `route`.
+    pub kind: String,
+    /// `NF_INET_*`.
+    pub hook: u32,
+    /// Order within the hook.
+    pub priority: i32,
+    /// `NF_DROP` (0) or `NF_ACCEPT` (1).
+    pub policy: u32,
+}
+
+/// The type of a set, in the kernel's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetSpec {
+    /// [`set_flag`]s.
+    pub flags: u32,
+    /// nft's number.
+    pub key_type: u32,
+    /// Bytes; each field padded to four.
+    pub key_len: u32,
+    /// Bytes of each field of a concatenation; empty for one field.
+    pub fields: Vec<u32>,
+}
+
+/// One element for [`Batch::new_elements`] and [`Batch::del_elements`].
+#[derive(Debug, Clone, Copy)]
+pub struct ElementSpec<'a> {
+    /// The key, or the lower ends of its fields.
+    pub key: &'a [u8],
+    /// The upper ends (included) of the fields of an interval concatenation.
+    pub key_end: Option<&'a [u8]>,
+    /// Marks the end (excluded) of a plain interval.
+    pub interval_end: bool,
+    /// The value in a verdict map.
+    pub verdict: Option<VerdictCode<'a>>,
+}
+
+/// One transaction on one table, as it will be sent.
+#[derive(Debug)]
+pub struct Batch {
+    w: Writer,
+    table: String,
+    /// The caller's operation of each message.
+    ops: Vec<usize>,
+    op: usize,
+    last: usize,
+}
+
+impl Batch {
+    /// An empty transaction on the `inet` table of this name.
+    pub fn new(table: &str) -> Self {
+        let mut b = Self {
+            w: Writer(Vec::new()),
+            table: table.to_owned(),
+            ops: Vec::new(),
+            op: 0,
+            last: 0,
+        };
+        let at = b.header(BATCH_BEGIN, 0, 0, SUBSYS);
+        // Filled in when sent.
+        b.w.u32(1, 0);
+        b.finish(at);
+        b
+    }
+
+    /// Says that the messages from here on belong to the caller's operation number `op`.
+    pub fn operation(&mut self, op: usize) {
+        self.op = op;
+    }
+
+    /// Size in bytes so far.
+    pub fn len(&self) -> usize {
+        self.w.0.len()
+    }
+
+    /// Whether it holds no message.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    fn header(&mut self, kind: u16, flags: u16, family: u8, res: u16) -> usize {
+        let at = self.w.0.len();
+        let seq = u32::try_from(self.ops.len()).expect("fewer than 2^32 messages");
+        self.w.0.extend_from_slice(&[0; 4]);
+        self.w.0.extend_from_slice(&kind.to_ne_bytes());
+        self.w.0.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.w.0.extend_from_slice(&seq.to_ne_bytes());
+        self.w.0.extend_from_slice(&[0; 4]);
+        self.w.0.extend_from_slice(&[family, 0]);
+        self.w.0.extend_from_slice(&res.to_be_bytes());
+        at
+    }
+
+    fn finish(&mut self, at: usize) {
+        let len = u32::try_from(self.w.0.len() - at).expect("a message is below 4 GiB");
+        self.w.0[at..at + 4].copy_from_slice(&len.to_ne_bytes());
+    }
+
+    /// A message; its sequence number is its place in the batch, counted from 1.
+    fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer, &str)) {
+        self.ops.push(self.op);
+        self.last = self.header(SUBSYS << 8 | kind, flags, INET, 0);
+        let at = self.last;
+        let table = std::mem::take(&mut self.table);
+        self.w.str(1, &table);
+        body(&mut self.w, &table);
+        self.table = table;
+        self.finish(at);
+    }
+
+    /// Makes the table, or wakes a dormant one.
+    pub fn new_table(&mut self) {
+        self.message(NEWTABLE, CREATE, |w, _| w.u32(2, 0));
+    }
+
+    /// Removes the table and all in it.
+    pub fn del_table(&mut self) {
+        self.message(DELTABLE, 0, |_, _| {});
+    }
+
+    /// Makes a chain; for one that exists, sets its policy.
+    pub fn new_chain(&mut self, name: &str, base: Option<&BaseSpec>) {
+        self.message(NEWCHAIN, CREATE, |w, _| {
+            w.str(3, name);
+            let Some(b) = base else { return };
+            let hook = w.nest(4);
+            w.u32(1, b.hook);
+            w.u32(2, b.priority.cast_unsigned());
+            w.end(hook);
+            w.u32(5, b.policy);
+            w.str(7, &b.kind);
+        });
+    }
+
+    /// Removes a chain, which must be unreferenced. Its rules must be gone too.
+    pub fn del_chain(&mut self, name: &str) {
+        self.message(DELCHAIN, 0, |w, _| w.str(3, name));
+    }
+
+    /// Adds a rule before the one with that handle, or at the end. The expressions' anonymous
+    /// sets are made first. The handle it gets comes back as [`Done::handles`].
+    pub fn new_rule(&mut self, chain: &str, exprs: &Exprs, userdata: &[u8], before: Option<u64>) {
+        for a in &exprs.anonymous {
+            self.anonymous_set(a);
+        }
+        let flags = CREATE | ECHO | if before.is_some() { 0 } else { APPEND };
+        self.message(NEWRULE, flags, |w, _| {
+            w.str(2, chain);
+            let list = w.nest(4);
+            w.0.extend_from_slice(&exprs.w.0);
+            w.end(list);
+            if let Some(handle) = before {
+                w.u64(6, handle);
+            }
+            w.attr(7, userdata);
+        });
+    }
+
+    /// Removes a rule.
+    pub fn del_rule(&mut self, chain: &str, handle: u64) {
+        self.message(DELRULE, 0, |w, _| {
+            w.str(2, chain);
+            w.u64(3, handle);
+        });
+    }
+
+    /// Removes all rules of a chain.
+    pub fn flush_chain(&mut self, chain: &str) {
+        self.message(DELRULE, 0, |w, _| w.str(2, chain));
+    }
+
+    /// Makes a set or map.
+    pub fn new_set(&mut self, name: &str, spec: &SetSpec) {
+        self.set(name, spec, None, None);
+    }
+
+    fn set(&mut self, name: &str, spec: &SetSpec, id: Option<u32>, size: Option<u32>) {
+        self.message(NEWSET, CREATE, |w, _| {
+            w.str(2, name);
+            w.u32(3, spec.flags);
+            w.u32(4, spec.key_type);
+            w.u32(5, spec.key_len);
+            if spec.flags & set_flag::MAP != 0 {
+                w.u32(6, DATA_VERDICT);
+                w.u32(7, 0);
+            }
+            if !spec.fields.is_empty() || size.is_some() {
+                let desc = w.nest(9);
+                if let Some(size) = size {
+                    w.u32(1, size);
+                }
+                if !spec.fields.is_empty() {
+                    let list = w.nest(2);
+                    for f in &spec.fields {
+                        let elem = w.nest(1);
+                        w.u32(1, *f);
+                        w.end(elem);
+                    }
+                    w.end(list);
+                }
+                w.end(desc);
+            }
+            // The kernel wants an id on every set; only anonymous ones are found by it.
+            w.u32(10, id.unwrap_or(0));
+            if spec.key_type == key_type::IFNAME {
+                // NFTNL_UDATA_SET_KEYBYTEORDER = host, or listings print empty names.
+                let mut udata = vec![0, 4];
+                udata.extend_from_slice(&1u32.to_ne_bytes());
+                w.attr(13, &udata);
+            }
+        });
+    }
+
+    fn anonymous_set(&mut self, a: &Anonymous) {
+        const NAME: &str = "__set%d";
+        let interval = if a.interval { set_flag::INTERVAL } else { 0 };
+        let spec = SetSpec {
+            flags: set_flag::ANONYMOUS | set_flag::CONSTANT | interval,
+            key_type: a.key_type,
+            key_len: a.key_len,
+            fields: Vec::new(),
+        };
+        let size = u32::try_from(a.elements.len()).ok();
+        self.set(NAME, &spec, Some(a.id), size);
+        let elements = a.elements.iter().map(|(key, end)| ElementSpec {
+            key,
+            key_end: None,
+            interval_end: *end,
+            verdict: None,
+        });
+        self.elements(NEWSETELEM, CREATE, NAME, Some(a.id), elements);
+    }
+
+    /// Removes a set, which must be unreferenced.
+    pub fn del_set(&mut self, name: &str) {
+        self.message(DELSET, 0, |w, _| w.str(2, name));
+    }
+
+    /// Adds elements, in as many messages as it takes.
+    pub fn new_elements<'a>(&mut self, set: &str, elements: impl Iterator<Item = ElementSpec<'a>>) {
+        self.elements(NEWSETELEM, CREATE, set, None, elements);
+    }
+
+    /// Removes elements, all of which must be there.
+    pub fn del_elements<'a>(&mut self, set: &str, elements: impl Iterator<Item = ElementSpec<'a>>) {
+        self.elements(DELSETELEM, 0, set, None, elements);
+    }
+
+    fn elements<'a>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        set: &str,
+        id: Option<u32>,
+        elements: impl Iterator<Item = ElementSpec<'a>>,
+    ) {
+        let mut elements = elements.peekable();
+        while elements.peek().is_some() {
+            self.message(kind, flags, |w, _| {
+                w.str(2, set);
+                if let Some(id) = id {
+                    w.u32(4, id);
+                }
+                let list = w.nest(3);
+                while w.0.len() - list < ELEMENTS {
+                    let Some(e) = elements.next() else { break };
+                    let elem = w.nest(1);
+                    if e.interval_end {
+                        w.u32(3, 1);
+                    }
+                    value(w, 1, e.key);
+                    if let Some(end) = e.key_end {
+                        value(w, 10, end);
+                    }
+                    if let Some(v) = e.verdict {
+                        verdict(w, 2, v);
+                    }
+                    w.end(elem);
+                }
+                w.end(list);
+            });
+        }
+    }
+
+    /// Names the generation it is valid for.
+    pub(super) fn valid_for(&mut self, generation: u32) {
+        self.w.0[24..28].copy_from_slice(&generation.to_be_bytes());
+    }
+
+    /// As it goes to the kernel.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.w.0
+    }
+
+    /// The caller's operation that a message with this sequence number belongs to.
+    pub(super) fn operation_of(&self, seq: u32) -> Option<usize> {
+        self.ops.get((seq as usize).checked_sub(1)?).copied()
+    }
+
+    /// Closes the batch for sending, with an acknowledgement of the last message, which the
+    /// kernel gives only when all took effect.
+    pub(super) fn seal(&mut self) {
+        let flags = self.last + 6;
+        let now = u16::from_ne_bytes([self.w.0[flags], self.w.0[flags + 1]]);
+        self.w.0[flags..flags + 2].copy_from_slice(&(now | ACK).to_ne_bytes());
+        let at = self.header(BATCH_END, 0, 0, SUBSYS);
+        self.finish(at);
+    }
+}

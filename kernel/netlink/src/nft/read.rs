@@ -1,0 +1,214 @@
+//! Reading one table back.
+//!
+//! Promises: each list is whole as of one moment; bytes of any shape end in an entry left out,
+//! never in a panic.
+//! Never: looks into another table.
+
+use super::batch::DATA_VERDICT;
+use super::*;
+
+/// A chain as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainInfo {
+    /// Its name.
+    pub name: String,
+    /// Set for base chains.
+    pub base: Option<BaseSpec>,
+}
+
+/// A rule as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Its chain.
+    pub chain: String,
+    /// Its handle, unique in the table.
+    pub handle: u64,
+    /// What its maker attached.
+    pub userdata: Vec<u8>,
+}
+
+/// A named set as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetInfo {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub spec: SetSpec,
+    /// Whether it is a map to verdicts.
+    pub verdicts: bool,
+}
+
+/// A verdict as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerdictInfo {
+    /// `NF_*` or `NFT_*`.
+    pub code: i32,
+    /// Where a jump or goto leads.
+    pub chain: Option<String>,
+}
+
+/// An element as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementInfo {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Upper ends of an interval concatenation.
+    pub key_end: Option<Vec<u8>>,
+    /// Marks the end of a plain interval.
+    pub interval_end: bool,
+    /// Its value in a verdict map.
+    pub verdict: Option<VerdictInfo>,
+}
+
+/// Reading. Each list is whole as of one moment; two lists may be of two moments, which
+/// [`Nft::notices`] tells.
+impl Nft {
+    fn get(&self, kind: u16, table: bool) -> Message {
+        let mut msg = Message::new(SUBSYS << 8 | kind, 0);
+        msg.raw(&[INET, 0, 0, 0]);
+        if table {
+            msg.attr_str(1, &self.table);
+        }
+        msg
+    }
+
+    /// The table's flags (1: dormant); `None` when there is no such table.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn table_flags(&mut self) -> Result<Option<u32>, NetlinkError> {
+        let msg = self.get(GETTABLE, true);
+        let what = format!("read table inet {}", self.table);
+        match self
+            .dumps
+            .query(what, msg, |f| be32(attr(Attrs::after(f.body, 4), 2)?))
+        {
+            Ok(flags) => Ok(Some(flags)),
+            Err(e) if e.is(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The chains.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn chains(&mut self) -> Result<Vec<ChainInfo>, NetlinkError> {
+        let msg = self.get(GETCHAIN, false);
+        let table = self.table.clone();
+        self.dumps
+            .dump(format!("list chains of table inet {table}"), msg, |f| {
+                let a = || Attrs::after(f.body, 4);
+                if text(attr(a(), 1)?)? != table {
+                    return None;
+                }
+                let name = text(attr(a(), 3)?)?.to_owned();
+                let base = attr(a(), 4).and_then(|hook| {
+                    Some(BaseSpec {
+                        kind: text(attr(a(), 7)?)?.to_owned(),
+                        hook: be32(attr(Attrs::nested(hook), 1)?)?,
+                        priority: be32(attr(Attrs::nested(hook), 2)?)?.cast_signed(),
+                        policy: be32(attr(a(), 5)?)?,
+                    })
+                });
+                Some(ChainInfo { name, base })
+            })
+    }
+
+    /// The rules of all chains, those of one chain in their order.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rules(&mut self) -> Result<Vec<RuleInfo>, NetlinkError> {
+        let msg = self.get(GETRULE, true);
+        let table = self.table.clone();
+        self.dumps
+            .dump(format!("list rules of table inet {table}"), msg, |f| {
+                let a = || Attrs::after(f.body, 4);
+                if text(attr(a(), 1)?)? != table {
+                    return None;
+                }
+                Some(RuleInfo {
+                    chain: text(attr(a(), 2)?)?.to_owned(),
+                    handle: be64(attr(a(), 3)?)?,
+                    userdata: attr(a(), 7).unwrap_or_default().to_vec(),
+                })
+            })
+    }
+
+    /// The named sets and maps.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sets(&mut self) -> Result<Vec<SetInfo>, NetlinkError> {
+        let msg = self.get(GETSET, true);
+        let table = self.table.clone();
+        self.dumps
+            .dump(format!("list sets of table inet {table}"), msg, |f| {
+                let a = || Attrs::after(f.body, 4);
+                if text(attr(a(), 1)?)? != table {
+                    return None;
+                }
+                let flags = attr(a(), 3).and_then(be32).unwrap_or(0);
+                if flags & set_flag::ANONYMOUS != 0 {
+                    return None;
+                }
+                let fields = attr(a(), 9)
+                    .and_then(|desc| attr(Attrs::nested(desc), 2))
+                    .map(|list| {
+                        Attrs::nested(list)
+                            .filter_map(|(_, e)| be32(attr(Attrs::nested(e), 1)?))
+                            .collect()
+                    })
+                    .unwrap_or_default();
+                Some(SetInfo {
+                    name: text(attr(a(), 2)?)?.to_owned(),
+                    spec: SetSpec {
+                        flags,
+                        key_type: be32(attr(a(), 4)?)?,
+                        key_len: be32(attr(a(), 5)?)?,
+                        fields,
+                    },
+                    verdicts: attr(a(), 6).and_then(be32) == Some(DATA_VERDICT),
+                })
+            })
+    }
+
+    /// The elements of a set.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn elements(&mut self, set: &str) -> Result<Vec<ElementInfo>, NetlinkError> {
+        let mut msg = self.get(GETSETELEM, true);
+        msg.attr_str(2, set);
+        let what = format!("list elements of set {set} of table inet {}", self.table);
+        let lists = self.dumps.dump(what, msg, |f| {
+            let list = attr(Attrs::after(f.body, 4), 3)?;
+            Some(
+                Attrs::nested(list)
+                    .filter_map(|(_, e)| element(e))
+                    .collect::<Vec<_>>(),
+            )
+        })?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+}
+
+fn element(e: &[u8]) -> Option<ElementInfo> {
+    let a = || Attrs::nested(e);
+    let data = |v: &[u8]| attr(Attrs::nested(v), 1).map(<[u8]>::to_vec);
+    let verdict = attr(a(), 2)
+        .and_then(|d| attr(Attrs::nested(d), 2))
+        .and_then(|v| {
+            Some(VerdictInfo {
+                code: be32(attr(Attrs::nested(v), 1)?)?.cast_signed(),
+                chain: attr(Attrs::nested(v), 2).and_then(text).map(str::to_owned),
+            })
+        });
+    Some(ElementInfo {
+        key: data(attr(a(), 1)?)?,
+        key_end: attr(a(), 10).and_then(data),
+        interval_end: attr(a(), 3).and_then(be32).is_some_and(|f| f & 1 != 0),
+        verdict,
+    })
+}

@@ -1,0 +1,501 @@
+//! Rules and elements in the kernel's terms: expressions and key bytes.
+//!
+//! Promises: pure; each expression list does what the rule's text says, no more; conditions
+//! that several matches imply (family, protocol) are tested once.
+//! Never: sends or reads anything.
+
+use crate::value::*;
+use net::{Cidr, Family, IfName, PortRange, Protocol};
+use netlink::nft::{
+    BaseSpec, Ct, Exprs, Fib, Header, Meta, Nat, R, SetSpec, VerdictCode, key_type, set_flag,
+};
+use std::net::IpAddr;
+
+const IFNAME_LEN: usize = 16;
+/// `IPS_DST_NAT` of `nf_conntrack_common.h`.
+const CT_DST_NAT: u32 = 1 << 5;
+/// `RTN_LOCAL` of `rtnetlink.h`.
+const RTN_LOCAL: u32 = 2;
+
+const fn nfproto(f: Family) -> u8 {
+    match f {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+const fn addr_len(f: Family) -> u32 {
+    match f {
+        Family::V4 => 4,
+        Family::V6 => 16,
+    }
+}
+
+const fn addr_type(f: Family) -> u32 {
+    match f {
+        Family::V4 => key_type::IPV4,
+        Family::V6 => key_type::IPV6,
+    }
+}
+
+/// Where an address stands in the IP header.
+const fn addr_offset(f: Family, side: Side) -> u32 {
+    match (f, side) {
+        (Family::V4, Side::Source) => 12,
+        (Family::V4, Side::Destination) => 16,
+        (Family::V6, Side::Source) => 8,
+        (Family::V6, Side::Destination) => 24,
+    }
+}
+
+const fn port_offset(side: Side) -> u32 {
+    match side {
+        Side::Source => 0,
+        Side::Destination => 2,
+    }
+}
+
+fn addr_bytes(a: IpAddr) -> Vec<u8> {
+    match a {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+fn ifname_bytes(i: &IfName) -> [u8; IFNAME_LEN] {
+    let mut out = [0; IFNAME_LEN];
+    out[..i.as_str().len()].copy_from_slice(i.as_str().as_bytes());
+    out
+}
+
+/// Writes the expressions of a rule.
+pub(crate) fn rule(rule: &Rule, e: &mut Exprs) {
+    e.clear();
+    let mut known = Known::default();
+    for m in &rule.matches {
+        matching(m, e, &mut known);
+    }
+    for s in &rule.statements {
+        statement(s, e, &mut known);
+    }
+    if let Some(v) = &rule.verdict {
+        e.verdict(verdict(v));
+    }
+}
+
+/// What the expressions so far have already made sure of.
+#[derive(Default)]
+struct Known {
+    family: Option<Family>,
+    proto: Option<Protocol>,
+}
+
+impl Known {
+    fn family(&mut self, f: Family, e: &mut Exprs) {
+        if self.family != Some(f) {
+            e.meta(Meta::NfProto, R(0));
+            e.cmp(R(0), false, &[nfproto(f)]);
+            self.family = Some(f);
+        }
+    }
+
+    fn proto(&mut self, p: Protocol, e: &mut Exprs) {
+        if self.proto != Some(p) {
+            e.meta(Meta::L4Proto, R(0));
+            e.cmp(R(0), false, &[p.0]);
+            self.proto = Some(p);
+        }
+    }
+}
+
+fn matching(m: &Match, e: &mut Exprs, known: &mut Known) {
+    match m {
+        Match::IifName { pattern, negate } => interface(Meta::IifName, pattern, *negate, e),
+        Match::OifName { pattern, negate } => interface(Meta::OifName, pattern, *negate, e),
+        Match::NfProto(f) => known.family(*f, e),
+        Match::L4Proto {
+            proto,
+            negate: false,
+        } => known.proto(*proto, e),
+        Match::L4Proto {
+            proto,
+            negate: true,
+        } => {
+            e.meta(Meta::L4Proto, R(0));
+            e.cmp(R(0), true, &[proto.0]);
+        }
+        Match::Addr { side, nets, negate } => {
+            known.family(nets.family(), e);
+            addresses(*side, nets, *negate, e);
+        }
+        Match::AddrInSet {
+            side,
+            family,
+            set,
+            negate,
+        } => {
+            known.family(*family, e);
+            load_addr(*family, *side, R(0), e);
+            e.lookup(set.as_str(), R(0), *negate);
+        }
+        Match::AddrPortInSet {
+            side,
+            family,
+            set,
+            negate,
+        } => {
+            known.family(*family, e);
+            let words = addr_len(*family) / 4;
+            load_addr(*family, *side, R(0), e);
+            e.meta(Meta::L4Proto, R(words));
+            e.payload(Header::Transport, port_offset(*side), 2, R(words + 1));
+            e.lookup(set.as_str(), R(0), *negate);
+        }
+        Match::NetPairInSet {
+            family,
+            set,
+            negate,
+        } => {
+            known.family(*family, e);
+            load_addr(*family, Side::Source, R(0), e);
+            load_addr(*family, Side::Destination, R(addr_len(*family) / 4), e);
+            e.lookup(set.as_str(), R(0), *negate);
+        }
+        Match::Ports {
+            side,
+            ports,
+            negate,
+        } => port_list(*side, ports.as_slice(), *negate, e),
+        Match::Icmp {
+            family,
+            kind,
+            code,
+            negate,
+        } => {
+            known.proto(icmp_proto(*family), e);
+            match code {
+                None => {
+                    e.payload(Header::Transport, 0, 1, R(0));
+                    e.cmp(R(0), *negate, &[*kind]);
+                }
+                // Type and code at once: negated, this is NOT(both equal).
+                Some(code) => {
+                    e.payload(Header::Transport, 0, 2, R(0));
+                    e.cmp(R(0), *negate, &[*kind, *code]);
+                }
+            }
+        }
+        Match::CtState { states, negate } => bits(Ct::State, states.bits(), !*negate, e),
+        Match::CtDnat { negate } => bits(Ct::Status, CT_DST_NAT, !*negate, e),
+        Match::Mark {
+            mask,
+            value,
+            negate,
+        } => {
+            e.meta(Meta::Mark, R(0));
+            if *mask != u32::MAX {
+                e.bitwise(R(0), R(0), &mask.to_ne_bytes(), &[0; 4]);
+            }
+            e.cmp(R(0), *negate, &value.to_ne_bytes());
+        }
+        Match::FibLocal { side, negate } => {
+            let what = match side {
+                Side::Source => Fib::SourceType,
+                Side::Destination => Fib::DestinationType,
+            };
+            e.fib(what, R(0));
+            e.cmp(R(0), *negate, &RTN_LOCAL.to_ne_bytes());
+        }
+        Match::RpfMissing => {
+            e.fib(Fib::ReversePath, R(0));
+            e.cmp(R(0), false, &[0]);
+        }
+    }
+}
+
+/// ICMP and ICMPv6 each belong to one family; the protocol number says which.
+const fn icmp_proto(f: Family) -> Protocol {
+    match f {
+        Family::V4 => Protocol::ICMP,
+        Family::V6 => Protocol::ICMPV6,
+    }
+}
+
+/// Connection bits: any of them set, or none.
+fn bits(key: Ct, mask: u32, any: bool, e: &mut Exprs) {
+    e.ct(key, R(0));
+    e.bitwise(R(0), R(0), &mask.to_ne_bytes(), &[0; 4]);
+    e.cmp(R(0), any, &[0; 4]);
+}
+
+fn interface(key: Meta, pattern: &IfPattern, negate: bool, e: &mut Exprs) {
+    e.meta(key, R(0));
+    match pattern {
+        IfPattern::Exact(i) => e.cmp(R(0), negate, &ifname_bytes(i)),
+        IfPattern::Prefix(i) => e.cmp(R(0), negate, i.as_str().as_bytes()),
+        IfPattern::InSet(s) => e.lookup(s.as_str(), R(0), negate),
+    }
+}
+
+fn load_addr(f: Family, side: Side, to: R, e: &mut Exprs) {
+    e.payload(Header::Network, addr_offset(f, side), addr_len(f), to);
+}
+
+fn addresses(side: Side, nets: &NetList, negate: bool, e: &mut Exprs) {
+    let f = nets.family();
+    if let [one] = nets.as_slice() {
+        let offset = addr_offset(f, side);
+        let len = one.len();
+        if len == 0 && !negate {
+            // Every address of the family, which has been tested.
+        } else if len.is_multiple_of(8) && len > 0 {
+            let n = u32::from(len / 8);
+            e.payload(Header::Network, offset, n, R(0));
+            e.cmp(R(0), negate, &addr_bytes(one.addr())[..n as usize]);
+        } else {
+            load_addr(f, side, R(0), e);
+            let mask = addr_bytes(mask(f, len));
+            e.bitwise(R(0), R(0), &mask, &vec![0; mask.len()]);
+            e.cmp(R(0), negate, &addr_bytes(one.addr()));
+        }
+        return;
+    }
+    let interval = !nets.as_slice().iter().all(|c| c.is_host());
+    let mut elements = Vec::with_capacity(nets.as_slice().len() * 2);
+    for c in nets.as_slice() {
+        elements.push((addr_bytes(c.addr()), false));
+        elements.extend(interval.then(|| after(*c)).flatten().map(|end| (end, true)));
+    }
+    load_addr(f, side, R(0), e);
+    e.lookup_anonymous(R(0), addr_type(f), addr_len(f), interval, elements, negate);
+}
+
+fn mask(f: Family, len: u8) -> IpAddr {
+    let host = Cidr::new(f.addr(0), len).map_or(0, |c| Family::bits_of(c.last()));
+    let all = Family::bits_of(Cidr::any(f).last());
+    f.addr(all & !host)
+}
+
+/// The key right after a prefix; `None` where the space ends with it.
+fn after(c: Cidr) -> Option<Vec<u8>> {
+    let last = Family::bits_of(c.last());
+    let end = Family::bits_of(Cidr::any(c.family()).last());
+    (last != end).then(|| addr_bytes(c.family().addr(last + 1)))
+}
+
+fn port_list(side: Side, ports: &[PortRange], negate: bool, e: &mut Exprs) {
+    e.payload(Header::Transport, port_offset(side), 2, R(0));
+    let be = u16::to_be_bytes;
+    match ports {
+        [r] if r.first() == r.last() => e.cmp(R(0), negate, &be(r.first())),
+        [r] => e.range(R(0), negate, &be(r.first()), &be(r.last())),
+        many => {
+            let interval = many.iter().any(|r| r.first() != r.last());
+            let mut elements = Vec::with_capacity(many.len() * 2);
+            for r in many {
+                elements.push((be(r.first()).to_vec(), false));
+                let end = r.last().checked_add(1).filter(|_| interval);
+                elements.extend(end.map(|p| (be(p).to_vec(), true)));
+            }
+            e.lookup_anonymous(R(0), key_type::SERVICE, 2, interval, elements, negate);
+        }
+    }
+}
+
+fn statement(s: &Statement, e: &mut Exprs, known: &mut Known) {
+    match s {
+        Statement::Counter => e.counter(),
+        Statement::Log {
+            prefix,
+            to: LogTo::Kernel(level),
+        } => {
+            e.log_kernel(prefix.as_str(), *level as u8);
+        }
+        Statement::Log {
+            prefix,
+            to: LogTo::Group(g),
+        } => e.log_group(prefix.as_str(), *g),
+        Statement::Limit {
+            rate,
+            per,
+            burst,
+            over,
+        } => e.limit(*rate, per.seconds(), *burst, *over),
+        Statement::SetMark {
+            mask: u32::MAX,
+            value,
+        } => {
+            e.immediate(R(0), &value.to_ne_bytes());
+            e.meta_set(Meta::Mark, R(0));
+        }
+        Statement::SetMark { mask, value } => {
+            e.meta(Meta::Mark, R(0));
+            e.bitwise(
+                R(0),
+                R(0),
+                &(!mask).to_ne_bytes(),
+                &(value & mask).to_ne_bytes(),
+            );
+            e.meta_set(Meta::Mark, R(0));
+        }
+        Statement::Notrack => e.notrack(),
+        Statement::Masquerade {
+            fully_random,
+            ports,
+        } => {
+            let regs = ports.map(|p| load_ports(p, R(0), e));
+            e.masquerade(*fully_random, regs);
+        }
+        Statement::Snat { addr, ports } => translate(Nat::Source, *addr, *ports, e),
+        Statement::Dnat { addr, port } => {
+            translate(Nat::Destination, *addr, port.map(PortRange::one), e);
+        }
+        Statement::VMap { key, map } => {
+            let key = match key {
+                VMapKey::IifName => Meta::IifName,
+                VMapKey::OifName => Meta::OifName,
+            };
+            e.meta(key, R(0));
+            e.vmap(map.as_str(), R(0));
+        }
+        Statement::Reject(Reject::AdminProhibited) => e.reject_admin_prohibited(),
+        Statement::Reject(Reject::TcpReset) => {
+            known.proto(Protocol::TCP, e);
+            e.reject_tcp_reset();
+        }
+    }
+}
+
+fn load_ports(p: PortRange, to: R, e: &mut Exprs) -> (R, R) {
+    let second = R(to.0 + 1);
+    e.immediate(to, &p.first().to_be_bytes());
+    e.immediate(second, &p.last().to_be_bytes());
+    (to, second)
+}
+
+fn translate(nat: Nat, addr: IpAddr, ports: Option<PortRange>, e: &mut Exprs) {
+    let f = Family::of(addr);
+    e.immediate(R(0), &addr_bytes(addr));
+    let regs = ports.map(|p| load_ports(p, R(addr_len(f) / 4), e));
+    e.nat(nat, nfproto(f), R(0), regs);
+}
+
+/// A verdict in the kernel's terms.
+pub(crate) fn verdict(v: &Verdict) -> VerdictCode<'_> {
+    match v {
+        Verdict::Accept => VerdictCode::Accept,
+        Verdict::Drop => VerdictCode::Drop,
+        Verdict::Return => VerdictCode::Return,
+        Verdict::Jump(c) => VerdictCode::Jump(c.as_str()),
+        Verdict::Goto(c) => VerdictCode::Goto(c.as_str()),
+    }
+}
+
+/// A base chain's place in the kernel's terms.
+pub(crate) fn base(b: &Base) -> BaseSpec {
+    BaseSpec {
+        kind: b.kind.to_string(),
+        hook: match b.hook {
+            Hook::Prerouting => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+        },
+        priority: b.priority,
+        policy: match b.policy {
+            Policy::Drop => 0,
+            Policy::Accept => 1,
+        },
+    }
+}
+
+/// A set's type in the kernel's terms.
+pub(crate) fn set(kind: SetKind) -> SetSpec {
+    let one = |flags, key_type, key_len| SetSpec {
+        flags,
+        key_type,
+        key_len,
+        fields: Vec::new(),
+    };
+    match kind {
+        SetKind::Addr(f) => one(0, addr_type(f), addr_len(f)),
+        SetKind::Net(f) => one(set_flag::INTERVAL, addr_type(f), addr_len(f)),
+        SetKind::AddrProtoPort(f) => SetSpec {
+            flags: 0,
+            key_type: key_type::concat(
+                key_type::concat(addr_type(f), key_type::PROTO),
+                key_type::SERVICE,
+            ),
+            key_len: addr_len(f) + 8,
+            fields: vec![addr_len(f), 1, 2],
+        },
+        SetKind::NetPair(f) => SetSpec {
+            flags: set_flag::INTERVAL | set_flag::CONCAT,
+            key_type: key_type::concat(addr_type(f), addr_type(f)),
+            key_len: 2 * addr_len(f),
+            fields: vec![addr_len(f), addr_len(f)],
+        },
+        SetKind::IfName => one(0, key_type::IFNAME, 16),
+        SetKind::IfNameVerdict => one(set_flag::MAP, key_type::IFNAME, 16),
+    }
+}
+
+/// The key bytes of one element; a plain interval is two of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) key: Vec<u8>,
+    pub(crate) key_end: Option<Vec<u8>>,
+    pub(crate) interval_end: bool,
+}
+
+/// Writes an element's key, and the end of its interval.
+pub(crate) fn element(e: &Element, out: &mut Vec<Key>) {
+    let mut push = |key, key_end, interval_end| {
+        out.push(Key {
+            key,
+            key_end,
+            interval_end,
+        })
+    };
+    match e {
+        Element::Addr(a) => push(addr_bytes(*a), None, false),
+        Element::Net(n) => {
+            push(addr_bytes(n.addr()), None, false);
+            if let Some(end) = after(*n) {
+                push(end, None, true);
+            }
+        }
+        Element::AddrProtoPort(a, proto, port) => {
+            let mut key = addr_bytes(*a);
+            let [hi, lo] = port.to_be_bytes();
+            key.extend_from_slice(&[proto.0, 0, 0, 0, hi, lo, 0, 0]);
+            push(key, None, false);
+        }
+        Element::NetPair(a, b) => {
+            let low = [addr_bytes(a.addr()), addr_bytes(b.addr())].concat();
+            let high = [addr_bytes(a.last()), addr_bytes(b.last())].concat();
+            push(low, Some(high), false);
+        }
+        Element::IfName(i) | Element::IfNameVerdict(i, _) => {
+            push(ifname_bytes(i).to_vec(), None, false);
+        }
+    }
+}
+
+/// The kind that a set of the kernel has, if it is one of ours.
+pub(crate) fn kind_of(spec: &SetSpec, verdicts: bool) -> Option<SetKind> {
+    let all = Family::BOTH
+        .into_iter()
+        .flat_map(|f| {
+            [
+                SetKind::Addr(f),
+                SetKind::Net(f),
+                SetKind::AddrProtoPort(f),
+                SetKind::NetPair(f),
+            ]
+        })
+        .chain([SetKind::IfName, SetKind::IfNameVerdict]);
+    all.into_iter()
+        .find(|k| set(*k) == *spec && verdicts == (*k == SetKind::IfNameVerdict))
+}

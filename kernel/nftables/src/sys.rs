@@ -1,0 +1,480 @@
+//! The table in the kernel: read, apply, and notice changes by others.
+//!
+//! Promises: a plan takes effect whole or not at all, and only on the table it was made for; a
+//! refusal names the operation refused; after [`Sys::read`], whatever somebody else does to the
+//! table shows in [`Sys::notices`].
+//! Never: decides what to change; touches another table.
+
+use crate::lower;
+use crate::plan::{
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId, Table,
+};
+use crate::value::*;
+use net::{Cidr, Family, IfName, Protocol};
+use netlink::nft::{
+    Batch, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo, SetInfo, VerdictInfo,
+};
+use netlink::{Errno, NetlinkError};
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// Why a plan did not take effect, or is not known to have.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The kernel refused an operation; nothing changed.
+    #[error("{op}: {errno}{}", message.as_ref().map(|m| format!(" ({m})")).unwrap_or_default())]
+    Refused {
+        /// The operation, in words.
+        op: String,
+        /// Its place in the plan; `None` when the transaction failed as a whole.
+        index: Option<usize>,
+        /// The kernel's reason.
+        errno: Errno,
+        /// The kernel's words.
+        message: Option<String>,
+    },
+    /// Somebody else changed the table since it was read; nothing changed. Read, adopt, plan.
+    #[error("table {0} was changed by somebody else since it was read")]
+    Changed(TableName),
+    /// Whether the plan took effect is not known. Read, adopt, plan.
+    #[error("the kernel's answer about table {0} was lost")]
+    Unknown(TableName),
+    /// The socket failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+/// Changes by others that one sync repairs before it gives up.
+const TRIES: u32 = 10;
+
+/// One table in one network namespace. All calls block, but never on anything but the kernel's
+/// own work.
+#[derive(Debug)]
+pub struct Sys {
+    nft: Nft,
+    table: TableName,
+    exprs: Exprs,
+}
+
+impl Sys {
+    /// Opens in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket or has no nf_tables.
+    pub fn open(table: TableName) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            nft: Nft::open(table.as_str())?,
+            table,
+            exprs: Exprs::default(),
+        })
+    }
+
+    /// Reads the table as of one moment.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or others keep changing the table.
+    pub fn read(&mut self) -> Result<Dump, NetlinkError> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            self.nft.forget_notices()?;
+            match self.read_once() {
+                // A set listed and then gone: somebody changes the table as we read.
+                Err(e) if e.is(Errno::ENOENT) => last = Some(e),
+                Err(e) => return Err(e),
+                Ok(dump) if self.nft.notices()? == Notice::Quiet => return Ok(dump),
+                Ok(_) => {}
+            }
+        }
+        Err(last.unwrap_or_else(|| NetlinkError {
+            operation: format!("read table inet {}", self.table),
+            cause: netlink::Cause::Unsteady,
+        }))
+    }
+
+    fn read_once(&mut self) -> Result<Dump, NetlinkError> {
+        let Some(flags) = self.nft.table_flags()? else {
+            return Ok(Dump::default());
+        };
+        let mut dump = Dump {
+            awake: flags == 0,
+            ..Dump::default()
+        };
+        for c in self.nft.chains()? {
+            let base = match &c.base {
+                None => LiveBase::None,
+                Some(b) => base_of(b).map_or(LiveBase::Foreign, LiveBase::At),
+            };
+            dump.chains.insert(
+                c.name,
+                LiveChain {
+                    base,
+                    rules: Vec::new(),
+                },
+            );
+        }
+        for r in self.nft.rules()? {
+            let rule = live_rule(&r);
+            dump.chains.entry(r.chain).or_default().rules.push(rule);
+        }
+        for s in self.nft.sets()? {
+            let elements = self.nft.elements(&s.name)?;
+            dump.sets.insert(s.name.clone(), live_set(&s, &elements));
+        }
+        Ok(dump)
+    }
+
+    /// Carries out a plan as one transaction.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; in every case but `Unknown` the kernel is unchanged.
+    pub fn apply(&mut self, plan: &Plan) -> Result<Receipt, ApplyError> {
+        let batch = self.batch(plan);
+        match self.nft.commit(batch)? {
+            Outcome::Done(done) => Ok(Receipt {
+                handles: done.handles.into_iter().collect(),
+            }),
+            Outcome::Changed => Err(ApplyError::Changed(self.table.clone())),
+            Outcome::Unknown => Err(ApplyError::Unknown(self.table.clone())),
+            Outcome::Refused { op, errno, message } => Err(ApplyError::Refused {
+                op: match op.and_then(|i| plan.ops.get(i)) {
+                    Some(op) => op.to_string(),
+                    None => format!("commit to table {}", self.table),
+                },
+                index: op,
+                errno,
+                message,
+            }),
+        }
+    }
+
+    /// Makes the kernel hold what the table wants: plan, apply, commit; where somebody else
+    /// interfered, read and begin again. True if anything had to change.
+    ///
+    /// # Errors
+    /// As [`Sys::apply`]; the table stays dirty.
+    pub fn sync(&mut self, table: &mut Table) -> Result<bool, ApplyError> {
+        for _ in 0..TRIES {
+            let plan = table.plan();
+            if plan.is_empty() {
+                return Ok(false);
+            }
+            match self.apply(&plan) {
+                Ok(receipt) => match table.committed(&plan, &receipt) {
+                    Ok(()) => return Ok(true),
+                    Err(Incomplete) => table.adopt(self.read()?),
+                },
+                Err(ApplyError::Changed(_) | ApplyError::Unknown(_)) => table.adopt(self.read()?),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(ApplyError::Changed(self.table.clone()))
+    }
+
+    /// Removes the table and all in it; nothing to do where there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete_table(&mut self) -> Result<(), ApplyError> {
+        for _ in 0..TRIES {
+            self.nft.forget_notices()?;
+            if self.nft.table_flags()?.is_none() {
+                return Ok(());
+            }
+            let mut batch = Batch::new(self.table.as_str());
+            batch.del_table();
+            match self.nft.commit(batch)? {
+                Outcome::Done(_) => return Ok(()),
+                Outcome::Refused { errno, message, .. } if errno != Errno::ENOENT => {
+                    let op = format!("delete table {}", self.table);
+                    return Err(ApplyError::Refused {
+                        op,
+                        index: None,
+                        errno,
+                        message,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Err(ApplyError::Changed(self.table.clone()))
+    }
+
+    /// What others did to the table since it was last read; does not wait.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn notices(&mut self) -> Result<Notice, NetlinkError> {
+        self.nft.notices()
+    }
+
+    /// Waits until somebody else has changed the table, or notices were lost: then read and
+    /// adopt. For tasks of a tokio runtime. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub async fn changed(&mut self) -> Result<Notice, NetlinkError> {
+        loop {
+            match self.nft.notices()? {
+                Notice::Quiet => self.nft.readable().await?,
+                n => return Ok(n),
+            }
+        }
+    }
+
+    /// As [`Sys::changed`] for plain threads; `Quiet` when the deadline passes.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn changed_by(&mut self, deadline: Instant) -> Result<Notice, NetlinkError> {
+        loop {
+            match self.nft.notices()? {
+                Notice::Quiet if self.nft.wait(deadline) => {}
+                n => return Ok(n),
+            }
+        }
+    }
+
+    fn batch(&mut self, plan: &Plan) -> Batch {
+        let mut b = Batch::new(self.table.as_str());
+        for (i, op) in plan.ops.iter().enumerate() {
+            b.operation(i);
+            match op {
+                Op::CreateTable => b.new_table(),
+                Op::DeleteRule { chain, handle } => b.del_rule(chain, *handle),
+                Op::FlushChain { chain } => b.flush_chain(chain),
+                Op::DeleteElements { set, elements } => self.elements(&mut b, set, elements, false),
+                Op::DeleteSet { set } => b.del_set(set),
+                Op::DeleteChain { chain } => b.del_chain(chain),
+                Op::CreateSet { set, kind } => b.new_set(set.as_str(), &lower::set(*kind)),
+                Op::CreateChain { chain, base } => {
+                    b.new_chain(chain.as_str(), base.map(|b| lower::base(&b)).as_ref());
+                }
+                Op::SetPolicy { chain, base } => {
+                    b.new_chain(chain.as_str(), Some(&lower::base(base)));
+                }
+                Op::AddElements { set, elements } => self.elements(&mut b, set, elements, true),
+                Op::AddRule {
+                    chain,
+                    rule,
+                    id,
+                    before,
+                } => {
+                    lower::rule(rule, &mut self.exprs);
+                    b.new_rule(chain.as_str(), &self.exprs, &userdata(rule, *id), *before);
+                }
+            }
+        }
+        b
+    }
+
+    fn elements(&self, b: &mut Batch, set: &SetName, elements: &[Element], add: bool) {
+        let mut keys = Vec::with_capacity(2);
+        // A few at a time, so that keys of a large set are never all in memory twice.
+        for chunk in elements.chunks(256) {
+            keys.clear();
+            let mut verdicts = Vec::new();
+            for e in chunk {
+                lower::element(e, &mut keys);
+                verdicts.push(match e {
+                    Element::IfNameVerdict(_, v) => Some(lower::verdict(v)),
+                    _ => None,
+                });
+            }
+            let mut verdicts = verdicts.into_iter();
+            let specs = keys.iter().map(|k| ElementSpec {
+                key: &k.key,
+                key_end: k.key_end.as_deref(),
+                interval_end: k.interval_end,
+                verdict: if k.interval_end {
+                    None
+                } else {
+                    verdicts.next().flatten()
+                },
+            });
+            if add {
+                b.new_elements(set.as_str(), specs)
+            } else {
+                b.del_elements(set.as_str(), specs)
+            }
+        }
+    }
+}
+
+/// nft's `NFTNL_UDATA_RULE_COMMENT`.
+const UDATA_COMMENT: u8 = 0;
+/// Ours; nft skips types it does not know.
+const UDATA_ID: u8 = 0x4d;
+
+/// A comment that nft prints, then the id.
+fn userdata(rule: &Rule, id: RuleId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(160);
+    let mut put = |kind: u8, bytes: &[u8], nul: bool| {
+        let len = bytes.len() + usize::from(nul);
+        out.push(kind);
+        out.push(u8::try_from(len).expect("comments are at most 127 bytes"));
+        out.extend_from_slice(bytes);
+        out.extend(nul.then_some(0));
+    };
+    if !rule.comment.is_empty() {
+        put(UDATA_COMMENT, rule.comment.as_str().as_bytes(), true);
+    }
+    put(UDATA_ID, &id.0, false);
+    out
+}
+
+fn live_rule(r: &RuleInfo) -> LiveRule {
+    let mut rest = &r.userdata[..];
+    let mut id = None;
+    while let [kind, len, tail @ ..] = rest {
+        let Some((value, next)) = tail.split_at_checked(usize::from(*len)) else {
+            break;
+        };
+        if *kind == UDATA_ID {
+            id = value.try_into().ok().map(RuleId);
+        }
+        rest = next;
+    }
+    LiveRule {
+        handle: r.handle,
+        id,
+    }
+}
+
+fn base_of(b: &netlink::nft::BaseSpec) -> Option<Base> {
+    let kind = [Kind::Filter, Kind::Nat, Kind::Route];
+    let hook = [
+        Hook::Prerouting,
+        Hook::Input,
+        Hook::Forward,
+        Hook::Output,
+        Hook::Postrouting,
+    ];
+    Some(Base {
+        kind: kind.into_iter().find(|k| k.to_string() == b.kind)?,
+        hook: *hook.get(b.hook as usize)?,
+        priority: b.priority,
+        policy: if b.policy == 0 {
+            Policy::Drop
+        } else {
+            Policy::Accept
+        },
+    })
+}
+
+fn live_set(s: &SetInfo, elements: &[ElementInfo]) -> LiveSet {
+    let Some(kind) = lower::kind_of(&s.spec, s.verdicts) else {
+        return LiveSet {
+            kind: None,
+            ..LiveSet::default()
+        };
+    };
+    let mut out = LiveSet {
+        kind: Some(kind),
+        ..LiveSet::default()
+    };
+    let mut read = |e: Option<Element>| match e {
+        Some(e) => drop(out.elements.insert(e)),
+        None => out.alien = true,
+    };
+    match kind {
+        SetKind::Net(f) => intervals(f, elements, &mut read),
+        _ => elements.iter().for_each(|e| read(element(kind, e))),
+    }
+    out
+}
+
+fn addr(b: &[u8]) -> Option<IpAddr> {
+    match b.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(b).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(b).ok()?)),
+        _ => None,
+    }
+}
+
+/// The prefix from one address to another, if it is one.
+fn prefix(first: IpAddr, last: IpAddr) -> Option<Cidr> {
+    let f = Family::of(first);
+    let differ = Family::bits_of(first) ^ Family::bits_of(last);
+    let host = u8::try_from(128 - differ.leading_zeros()).ok()?;
+    let c = Cidr::new(first, f.bits().checked_sub(host)?)?;
+    (c.addr() == first && c.last() == last).then_some(c)
+}
+
+/// Starts and ends, in any order, as prefixes.
+fn intervals(f: Family, elements: &[ElementInfo], read: &mut impl FnMut(Option<Element>)) {
+    let mut marks: Vec<(u128, bool)> = Vec::with_capacity(elements.len());
+    for e in elements {
+        match addr(&e.key) {
+            // An end sorts before a start at the same address.
+            Some(a) => marks.push((Family::bits_of(a), !e.interval_end)),
+            None => read(None),
+        }
+    }
+    marks.sort_unstable();
+    let top = Family::bits_of(Cidr::any(f).last());
+    let mut start = None;
+    for (at, is_start) in marks {
+        match (start.take(), is_start) {
+            (None, true) => start = Some(at),
+            (Some(from), false) => read(prefix(f.addr(from), f.addr(at - 1)).map(Element::Net)),
+            // nft itself leaves an end at the lowest address of some sets; it means nothing.
+            (None, false) if at == 0 => {}
+            (from, _) => {
+                read(None);
+                start = from.filter(|_| is_start).map(|_| at);
+            }
+        }
+    }
+    if let Some(from) = start {
+        read(prefix(f.addr(from), f.addr(top)).map(Element::Net));
+    }
+}
+
+fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
+    match kind {
+        SetKind::Addr(_) => addr(&e.key).map(Element::Addr),
+        SetKind::Net(_) => None,
+        SetKind::AddrProtoPort(f) => {
+            let (a, rest) = e.key.split_at_checked(usize::from(f.bits()) / 8)?;
+            let [proto, _, _, _, hi, lo, ..] = *rest else {
+                return None;
+            };
+            Some(Element::AddrProtoPort(
+                addr(a)?,
+                Protocol(proto),
+                u16::from_be_bytes([hi, lo]),
+            ))
+        }
+        SetKind::NetPair(f) => {
+            let n = usize::from(f.bits()) / 8;
+            let end = e.key_end.as_ref().unwrap_or(&e.key);
+            let ((a, b), (c, d)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
+            Some(Element::NetPair(
+                prefix(addr(a)?, addr(c)?)?,
+                prefix(addr(b)?, addr(d)?)?,
+            ))
+        }
+        SetKind::IfName => ifname(&e.key).map(Element::IfName),
+        SetKind::IfNameVerdict => Some(Element::IfNameVerdict(
+            ifname(&e.key)?,
+            verdict(e.verdict.as_ref()?)?,
+        )),
+    }
+}
+
+fn ifname(key: &[u8]) -> Option<IfName> {
+    let end = key.iter().position(|b| *b == 0).unwrap_or(key.len());
+    std::str::from_utf8(&key[..end]).ok()?.parse().ok()
+}
+
+fn verdict(v: &VerdictInfo) -> Option<Verdict> {
+    let chain = || ChainName::new(v.chain.as_deref()?).ok();
+    match v.code {
+        0 => Some(Verdict::Drop),
+        1 => Some(Verdict::Accept),
+        -3 => chain().map(Verdict::Jump),
+        -4 => chain().map(Verdict::Goto),
+        -5 => Some(Verdict::Return),
+        _ => None,
+    }
+}
