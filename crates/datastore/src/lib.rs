@@ -14,4 +14,4 @@ pub mod memory;
 mod store;
 
 pub use error::StoreError;
-pub use store::{Entry, Event, Listing, Precondition, Revision, Store, Watch};
+pub use store::{Entry, Event, Listing, Pages, Precondition, Revision, Store, Watch};

@@ -2,7 +2,7 @@
 //!
 //! Promises: the same behaviour as the stores that keep their data.
 
-use crate::{Entry, Event, Precondition, Revision, StoreError, Watch};
+use crate::{Entry, Event, Pages, Precondition, Revision, StoreError, Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -126,26 +126,24 @@ impl crate::Store for Store {
         }))
     }
 
-    async fn list_each(
-        &self,
-        prefixes: &[&str],
-        each: &mut (dyn FnMut(Entry) + Send),
-    ) -> Result<Revision, StoreError> {
+    async fn pages(&self, prefixes: &[&str]) -> Result<Box<dyn Pages>, StoreError> {
         let state = self.shared.lock();
+        let mut entries = Vec::new();
         for prefix in prefixes {
             let below = state
                 .entries
                 .range::<str, _>((Bound::Included(*prefix), Bound::Unbounded))
                 .take_while(|(k, _)| k.starts_with(prefix));
-            for (key, (value, revision)) in below {
-                each(Entry {
-                    key: key.clone(),
-                    value: value.clone(),
-                    revision: *revision,
-                });
-            }
+            entries.extend(below.map(|(key, (value, revision))| Entry {
+                key: key.clone(),
+                value: value.clone(),
+                revision: *revision,
+            }));
         }
-        Ok(state.revision)
+        Ok(Box::new(MemoryPages {
+            entries: entries.into(),
+            revision: state.revision,
+        }))
     }
 
     async fn put(
@@ -202,6 +200,28 @@ impl crate::Store for Store {
             prefixes: prefixes.iter().map(|p| (*p).to_owned()).collect(),
             position: from,
         }))
+    }
+}
+
+/// How many entries a page has.
+const PAGE: usize = 128;
+
+#[derive(Debug)]
+struct MemoryPages {
+    entries: VecDeque<Entry>,
+    revision: Revision,
+}
+
+#[async_trait]
+impl Pages for MemoryPages {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<Entry>>, StoreError> {
+        let size = self.entries.len().min(PAGE);
+        let page: Vec<_> = self.entries.drain(..size).collect();
+        Ok((!page.is_empty()).then_some(page))
     }
 }
 

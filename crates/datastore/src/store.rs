@@ -87,15 +87,24 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// One key; `None` when it does not exist.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
 
-    /// Hands every entry below the prefixes, ordered within each prefix, to
-    /// `each`, all as of the returned revision. Holds only a few at a time.
+    /// Every entry below the prefixes, ordered within each prefix, a page at a
+    /// time, all as of one revision. However long the pages are read, writes go on.
+    async fn pages(&self, prefixes: &[&str]) -> Result<Box<dyn Pages>, StoreError>;
+
+    /// Hands every entry below the prefixes to `each`, as [`Store::pages`] has them.
     ///
     /// After an error `each` may have seen part of them.
     async fn list_each(
         &self,
         prefixes: &[&str],
         each: &mut (dyn FnMut(Entry) + Send),
-    ) -> Result<Revision, StoreError>;
+    ) -> Result<Revision, StoreError> {
+        let mut pages = self.pages(prefixes).await?;
+        while let Some(page) = pages.next().await? {
+            page.into_iter().for_each(&mut *each);
+        }
+        Ok(pages.revision())
+    }
 
     /// Every entry below a prefix, by key.
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
@@ -128,6 +137,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// `Compacted` when those changes are no longer kept, or `from` lies in the
     /// future (the store was replaced): the caller lists again.
     async fn watch(&self, prefixes: &[&str], from: Revision) -> Result<Box<dyn Watch>, StoreError>;
+}
+
+/// A listing in progress. Dropping it ends it.
+#[async_trait]
+pub trait Pages: Send + fmt::Debug {
+    /// The moment that is listed: a watch from here continues without a gap.
+    fn revision(&self) -> Revision;
+
+    /// The next entries: at least one, or `None` at the end.
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// After an error the listing is over, and incomplete.
+    async fn next(&mut self) -> Result<Option<Vec<Entry>>, StoreError>;
 }
 
 /// A running watch. Dropping it ends it.

@@ -9,11 +9,12 @@
 //! empty store in place of one that vanished while in use, or keeps history without bound.
 
 mod file;
+mod pages;
 mod sql;
 mod tail;
 mod watch;
 
-use crate::{Entry, Precondition, Revision, StoreError, Watch};
+use crate::{Entry, Pages, Precondition, Revision, StoreError, Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use file::{FileId, Handle};
@@ -21,10 +22,7 @@ use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 
-/// How many rows travel from the reading thread at a time.
-const CHUNK: usize = 128;
 /// How many idle read connections are kept.
 const IDLE_READERS: usize = 2;
 
@@ -212,36 +210,6 @@ impl Inner {
             newer
         });
     }
-
-    fn stream(
-        &self,
-        prefixes: &[String],
-        out: &mpsc::Sender<Result<Chunk, StoreError>>,
-    ) -> Result<Revision, StoreError> {
-        let named = prefixes.first().map_or("", String::as_str);
-        self.read("list", named, |c| {
-            let mut chunk = Vec::new();
-            let revision = sql::list(c, prefixes, |entry| {
-                chunk.push(entry);
-                if chunk.len() < CHUNK {
-                    return true;
-                }
-                // Nobody listens any more: stop reading.
-                out.blocking_send(Ok(Chunk::Entries(std::mem::take(&mut chunk))))
-                    .is_ok()
-            })?;
-            if !chunk.is_empty() {
-                // The same: the end of the channel is noticed by its other side only.
-                let _ = out.blocking_send(Ok(Chunk::Entries(chunk)));
-            }
-            Ok(revision)
-        })
-    }
-}
-
-enum Chunk {
-    Entries(Vec<Entry>),
-    End(Revision),
 }
 
 #[async_trait]
@@ -254,34 +222,8 @@ impl crate::Store for Store {
         .await
     }
 
-    async fn list_each(
-        &self,
-        prefixes: &[&str],
-        each: &mut (dyn FnMut(Entry) + Send),
-    ) -> Result<Revision, StoreError> {
-        let (out, mut chunks) = mpsc::channel(2);
-        let inner = Arc::clone(&self.inner);
-        let wanted: Vec<String> = prefixes.iter().map(|p| (*p).to_owned()).collect();
-        let reading = tokio::task::spawn_blocking(move || {
-            let end = inner.stream(&wanted, &out).map(Chunk::End);
-            // A receiver that is gone has lost interest in the end, too.
-            let _ = out.blocking_send(end);
-        });
-        while let Some(chunk) = chunks.recv().await {
-            match chunk? {
-                Chunk::Entries(entries) => entries.into_iter().for_each(&mut *each),
-                Chunk::End(revision) => return Ok(revision),
-            }
-        }
-        let cause = match reading.await {
-            Ok(()) => "the listing ended early".to_owned(),
-            Err(e) => format!("the listing was cut short: {e}"),
-        };
-        Err(StoreError::Unavailable {
-            operation: "list",
-            key: prefixes.join(" "),
-            cause,
-        })
+    async fn pages(&self, prefixes: &[&str]) -> Result<Box<dyn Pages>, StoreError> {
+        pages::start(&self.inner, prefixes).await
     }
 
     async fn put(

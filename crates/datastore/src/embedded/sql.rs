@@ -169,14 +169,16 @@ pub(super) fn latest(c: &mut Connection) -> Result<Revision, Failure> {
     Ok(bounds(c)?.1)
 }
 
-/// Hands out entries in order until `each` says that it wants no more.
+/// Says which revision is listed, then hands out entries in order until `each`
+/// wants no more.
 pub(super) fn list(
     c: &mut Connection,
     prefixes: &[String],
+    begin: impl FnOnce(Revision),
     mut each: impl FnMut(Entry) -> bool,
-) -> Result<Revision, Failure> {
+) -> Result<(), Failure> {
     let tx = c.transaction_with_behavior(TransactionBehavior::Deferred)?;
-    let (_, revision) = bounds(&tx)?;
+    begin(bounds(&tx)?.1);
     {
         let mut statement = tx.prepare_cached(
             "SELECT key, val, rev FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key",
@@ -198,7 +200,7 @@ pub(super) fn list(
         }
     }
     tx.commit()?;
-    Ok(revision)
+    Ok(())
 }
 
 fn current(c: &Connection, key: &str) -> rusqlite::Result<Option<Revision>> {
