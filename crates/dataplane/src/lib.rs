@@ -1,1 +1,102 @@
 //! The loop that makes the kernel hold what is desired.
+//!
+//! Promises: nothing is written before the desired state is complete and the interfaces
+//! are known; from then on each delta takes effect in the order that keeps packets safe,
+//! what fails stays dirty and is tried again, one bad object never stops the others, and
+//! for every endpoint it can be asked, and waited for, whether it is programmed.
+//! Ending the loop leaves everything in the kernel.
+//!
+//! Never: knows a resource or a datastore; reads, changes or removes what is not ours.
+
+mod handle;
+mod metrics;
+mod report;
+
+pub use handle::{Handle, WaitError};
+pub use metrics::Metrics;
+pub use report::{Pending, Report, State};
+
+use netlink::netns::NetNs;
+use nftables::TableName;
+use std::time::Duration;
+
+/// How the loop is set up. What may change while it runs is in [`desired::Globals`].
+#[derive(Debug)]
+pub struct Options {
+    /// The namespace to program; `None` is that of the thread that calls
+    /// [`Dataplane::new`].
+    pub netns: Option<NetNs>,
+    /// The table of rules, all of which is ours.
+    pub table: TableName,
+    /// Remove routes of others on workload interfaces (Calico's `RemoveExternalRoutes`).
+    pub remove_external_routes: bool,
+    /// How long a route that we do not know stays on a workload interface: the CNI
+    /// plugin may be ahead of the datastore.
+    pub route_grace: Duration,
+    /// How often the kernel is read whole, behind the notifications.
+    pub resync: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            netns: None,
+            table: TableName::new("manx").expect("a valid name"),
+            remove_external_routes: true,
+            route_grace: Duration::from_secs(10),
+            resync: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why the loop cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket could not be opened or read.
+    #[error("cannot talk to the kernel")]
+    Netlink(#[from] netlink::NetlinkError),
+}
+
+/// The loop, before it runs.
+#[derive(Debug)]
+pub struct Dataplane {
+    handle: Handle,
+    #[allow(dead_code)]
+    options: Options,
+    #[allow(dead_code)]
+    inbox: tokio::sync::mpsc::UnboundedReceiver<handle::Command>,
+}
+
+impl Dataplane {
+    /// Prepares the loop; touches nothing.
+    pub fn new(options: Options) -> Self {
+        let (handle, inbox) = Handle::new();
+        Self {
+            handle,
+            options,
+            inbox,
+        }
+    }
+
+    /// By which it is fed, asked and stopped.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Dataplane {
+    /// Runs until [`Handle::stop`], then leaves the kernel as it is. Runs on a
+    /// current-thread runtime as well as on any other; the future is `Send`.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened. What the kernel refuses is no error: it is
+    /// reported, and tried again.
+    pub async fn run(mut self) -> Result<(), Error> {
+        while let Some(command) = self.inbox.recv().await {
+            if matches!(command, handle::Command::Stop) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,26 @@
 //! Desired state rendered as values of the kernel rooms.
+//!
+//! Promises: what comes out is a function of the desired state alone, whatever deltas led
+//! there; the work of a step is in proportion to the step; an interface, profile or set
+//! that is not known is closed.
+//!
+//! Never: does I/O, reads a clock, knows what the kernel holds.
+
+mod base;
+mod changes;
+mod endpoint;
+mod name;
+mod policy;
+mod renderer;
+mod rule;
+
+pub use changes::{Changes, Interface, NodeSysctl, Route, RouteVia, TableEdit};
+pub use name::{egress_chain, ingress_chain};
+pub use renderer::Renderer;
+
+/// The bit of the packet mark that a Pass leaves for the endpoint's chain: the second
+/// lowest of Calico's default mask 0xffff0000, where Calico has it too.
+pub const PASS_MARK: u32 = 0x0002_0000;
+
+/// Protocol number of routes that are ours by their number alone (`ip route ... proto 80`).
+pub const ROUTE_PROTOCOL: u8 = 80;

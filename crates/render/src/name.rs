@@ -1,0 +1,209 @@
+//! Names of chains and sets.
+//!
+//! Promises: different things have different names; names fit the kernel; what people
+//! named is readable in them wherever it fits, and hashed where not.
+//! Never: gives a name that depends on anything but the thing.
+
+use desired::SetId;
+use model::{PolicyKey, PolicyKind};
+use net::{Family, IfName};
+use nftables::{ChainName, SetName};
+use sha2::{Digest, Sha256};
+
+/// Towards endpoints, or from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    const fn letter(self) -> char {
+        match self {
+            Self::Ingress => 'i',
+            Self::Egress => 'o',
+        }
+    }
+
+    const fn endpoint(self) -> &'static str {
+        match self {
+            Self::Ingress => "tw",
+            Self::Egress => "fw",
+        }
+    }
+
+    /// The map from interface to endpoint chain.
+    pub(crate) const fn map(self) -> &'static str {
+        match self {
+            Self::Ingress => "to-workload",
+            Self::Egress => "from-workload",
+        }
+    }
+}
+
+fn hash(text: &str) -> String {
+    Sha256::digest(text)[..16]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
+}
+
+/// `kind-text`, or `kindh-<hash of text>` where that is no name: the two never meet,
+/// since no kind ends in `h`.
+fn chain(kind: &str, text: &str) -> ChainName {
+    ChainName::new(&format!("{kind}-{text}"))
+        .or_else(|_| ChainName::new(&format!("{kind}h-{}", hash(text))))
+        .expect("a short kind and 32 hexadecimal digits")
+}
+
+/// A name written in this crate.
+pub(crate) fn fixed(name: &'static str) -> ChainName {
+    ChainName::new(name).expect("literals in this crate are names")
+}
+
+/// A set named in this crate.
+pub(crate) fn fixed_set(name: &'static str) -> SetName {
+    SetName::new(name).expect("literals in this crate are names")
+}
+
+/// The short kind, as in Calico's log prefixes.
+pub(crate) const fn kind(kind: PolicyKind) -> &'static str {
+    match kind {
+        PolicyKind::GlobalNetworkPolicy => "gnp",
+        PolicyKind::NetworkPolicy => "np",
+        PolicyKind::KubernetesNetworkPolicy => "knp",
+        PolicyKind::KubernetesClusterNetworkPolicy => "kcnp",
+        PolicyKind::StagedGlobalNetworkPolicy => "sgnp",
+        PolicyKind::StagedNetworkPolicy => "snp",
+        PolicyKind::StagedKubernetesNetworkPolicy => "sknp",
+    }
+}
+
+/// The chain of a policy: `pi-np-default/web`.
+pub(crate) fn policy(key: &PolicyKey, direction: Direction) -> ChainName {
+    let kind = kind(key.kind);
+    let text = match &key.namespace {
+        Some(ns) => format!("{kind}-{ns}/{}", key.name),
+        None => format!("{kind}-{}", key.name),
+    };
+    chain(&format!("p{}", direction.letter()), &text)
+}
+
+/// The chain of a profile: `pri-kns.default`.
+pub(crate) fn profile(id: &str, direction: Direction) -> ChainName {
+    chain(&format!("pr{}", direction.letter()), id)
+}
+
+/// The `part`th chain of an endpoint: `tw-cali0123` and, after tiers that
+/// may be passed, `tw1-cali0123` and on.
+pub(crate) fn endpoint(interface: IfName, direction: Direction, part: usize) -> ChainName {
+    let kind = direction.endpoint();
+    if part == 0 {
+        chain(kind, interface.as_str())
+    } else {
+        chain(&format!("{kind}{part}"), interface.as_str())
+    }
+}
+
+/// Where packets to the workload behind an interface are judged.
+pub fn ingress_chain(interface: IfName) -> ChainName {
+    endpoint(interface, Direction::Ingress, 0)
+}
+
+/// Where packets from the workload behind an interface are judged.
+pub fn egress_chain(interface: IfName) -> ChainName {
+    endpoint(interface, Direction::Egress, 0)
+}
+
+/// The chain with the further sources of an interface.
+pub(crate) fn sources(interface: IfName) -> ChainName {
+    chain("sw", interface.as_str())
+}
+
+/// One family's half of a set: `s:abc` is `s4-abc` and `s6-abc`.
+pub(crate) fn set(id: &SetId, family: Family) -> SetName {
+    let n = family.number();
+    id.0.split_once(':')
+        .filter(|(kind, _)| kind.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .and_then(|(kind, rest)| SetName::new(&format!("{kind}{n}-{rest}")).ok())
+        .unwrap_or_else(|| {
+            SetName::new(&format!("x-{n}-{}", hash(&id.0))).expect("hexadecimal digits fit")
+        })
+}
+
+/// Who may send VXLAN packets to this node.
+pub(crate) fn vxlan_hosts(family: Family) -> SetName {
+    fixed_set(match family {
+        Family::V4 => "vxlan-hosts4",
+        Family::V6 => "vxlan-hosts6",
+    })
+}
+
+/// Sources to be translated.
+pub(crate) fn nat_sources(family: Family) -> SetName {
+    fixed_set(match family {
+        Family::V4 => "nat-sources4",
+        Family::V6 => "nat-sources6",
+    })
+}
+
+/// Destinations towards which nothing is translated.
+pub(crate) fn nat_exclude(family: Family) -> SetName {
+    fixed_set(match family {
+        Family::V4 => "nat-exclude4",
+        Family::V6 => "nat-exclude6",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    fn key(kind: PolicyKind, namespace: Option<&str>, name: &str) -> PolicyKey {
+        PolicyKey {
+            kind,
+            namespace: namespace.map(Arc::from),
+            name: Arc::from(name),
+        }
+    }
+
+    #[test]
+    fn different_policies_have_different_chains_that_fit() {
+        let long = "x".repeat(253);
+        let keys = [
+            key(PolicyKind::GlobalNetworkPolicy, None, "a"),
+            key(PolicyKind::NetworkPolicy, Some("a"), "b"),
+            key(PolicyKind::NetworkPolicy, Some("a/b"), "c"),
+            key(PolicyKind::KubernetesNetworkPolicy, Some("a"), "b"),
+            key(PolicyKind::NetworkPolicy, Some("default"), &long),
+            key(PolicyKind::NetworkPolicy, Some("other"), &long),
+            key(PolicyKind::GlobalNetworkPolicy, None, "snowman ☃"),
+        ];
+        let names: BTreeSet<_> = keys
+            .iter()
+            .flat_map(|k| Direction::BOTH.map(|d| policy(k, d).to_string()))
+            .collect();
+        assert_eq!(names.len(), 2 * keys.len());
+        assert!(names.contains("pi-np-a/b"));
+    }
+
+    #[test]
+    fn sets_keep_their_hash_and_strange_ids_are_hashed() {
+        let id = |s: &str| SetId(Arc::from(s));
+        assert_eq!(set(&id("s:a-b_C"), Family::V4).as_str(), "s4-a-b_C");
+        assert_eq!(set(&id("svc:ns/web"), Family::V6).as_str(), "svc6-ns/web");
+        assert_ne!(set(&id("a b:c"), Family::V4), set(&id("a c:c"), Family::V4));
+        assert_ne!(set(&id("s:x"), Family::V4), set(&id("s:x"), Family::V6));
+    }
+}
