@@ -136,6 +136,21 @@ fn open_fd(protocol: Protocol, extra: i32) -> Result<OwnedFd, NetlinkError> {
     Ok(fd)
 }
 
+fn bind(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: sockaddr_nl is plain data; zero is a value of each field, and port 0 lets the
+    // kernel choose. It lives through the call.
+    let rc = unsafe {
+        let mut to: libc::sockaddr_nl = std::mem::zeroed();
+        to.nl_family = libc::AF_NETLINK as u16;
+        libc::bind(
+            fd.as_raw_fd(),
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_nl>() as u32,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(Errno::last()) }
+}
+
 /// A socket for requests. Calls block while the kernel works, which is microseconds, or
 /// as long as somebody else holds the RTNL lock.
 #[derive(Debug)]
@@ -452,7 +467,8 @@ pub enum Received {
     Some,
     /// Nothing waits.
     Nothing,
-    /// The buffer overran and notifications are lost: read the tables again.
+    /// The buffer overran and notifications are lost: read the tables again. What waited has
+    /// been thrown away, and everything from here on is seen.
     Overrun,
 }
 
@@ -475,6 +491,9 @@ impl EventSocket {
     pub fn open(protocol: Protocol, groups: &[u32]) -> Result<Self, NetlinkError> {
         let fd = open_fd(protocol, libc::SOCK_NONBLOCK)?;
         let _ = set_buffers(fd.as_fd(), Buffers::EVENTS);
+        // A socket without a port of its own gets no notifications: the kernel takes it for
+        // the sender, port 0.
+        bind(fd.as_fd()).map_err(|e| NetlinkError::system("bind a netlink socket", e))?;
         for &g in groups {
             set_option(
                 fd.as_fd(),
@@ -510,8 +529,21 @@ impl EventSocket {
                 Ok(Received::Some)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Received::Nothing),
-            Err(Errno::ENOBUFS) => Ok(Received::Overrun),
+            Err(Errno::ENOBUFS) => self.drain().map(|()| Received::Overrun),
             Err(e) => Err(NetlinkError::system("read netlink notifications", e)),
+        }
+    }
+
+    /// Throws away what waits. After an overrun the kernel drops every further notification,
+    /// and without another error, until the queue has been empty once: tables read before
+    /// that moment could be out of date for good.
+    fn drain(&mut self) -> Result<(), NetlinkError> {
+        loop {
+            match receive(self.fd.as_fd(), &mut self.buf, libc::MSG_DONTWAIT) {
+                Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(e) => return Err(NetlinkError::system("drain netlink notifications", e)),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Never: knows the meaning of a message type or attribute.
 
+use net::Family;
 use std::net::IpAddr;
 
 const HDR: usize = 16;
@@ -206,6 +207,23 @@ impl<'a> Iterator for Attrs<'a> {
         let payload = &self.0[ATTR..len];
         self.0 = self.0.get(align(len)..).unwrap_or(&[]);
         Some((kind, payload))
+    }
+}
+
+/// `AF_INET` or `AF_INET6`.
+pub const fn af(family: Family) -> u8 {
+    match family {
+        Family::V4 => libc::AF_INET as u8,
+        Family::V6 => libc::AF_INET6 as u8,
+    }
+}
+
+/// The family of an `AF_*`; `None` for those that are not IP.
+pub const fn family(af: u8) -> Option<Family> {
+    match af as i32 {
+        libc::AF_INET => Some(Family::V4),
+        libc::AF_INET6 => Some(Family::V6),
+        _ => None,
     }
 }
 

@@ -6,7 +6,9 @@
 
 use crate::value::{Address, FdbEntry, Link, Neighbour, Scope, VethEnd, Vxlan};
 use net::{Family, IfIndex, Mac};
-use netlink::wire::{Attrs, Frame, Message, addr, text, u8_at, u16_at, u16_be_at, u32_at};
+use netlink::wire::{
+    Attrs, Frame, Message, addr, af, family, text, u8_at, u16_at, u16_be_at, u32_at,
+};
 use std::net::IpAddr;
 
 pub(super) const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -217,7 +219,7 @@ pub(super) fn address(kind: u16, flags: u16, dev: Option<IfIndex>, a: Option<&Ad
         m.raw(&b);
         return m;
     };
-    b[0] = Family::of(a.addr).number();
+    b[0] = af(Family::of(a.addr));
     b[1] = a.len;
     b[3] = match a.scope {
         Scope::Universe => libc::RT_SCOPE_UNIVERSE,
@@ -278,12 +280,7 @@ fn nd(family: u8, dev: u32, state: u16, flags: u8) -> [u8; ND] {
 pub(super) fn neighbour(kind: u16, flags: u16, n: &Neighbour) -> Message {
     let mut m = Message::new(kind, flags);
     let own = if n.proxy { NTF_PROXY } else { 0 };
-    m.raw(&nd(
-        Family::of(n.addr).number(),
-        n.dev.get(),
-        NUD_PERMANENT,
-        own,
-    ));
+    m.raw(&nd(af(Family::of(n.addr)), n.dev.get(), NUD_PERMANENT, own));
     m.attr_addr(libc::NDA_DST, n.addr);
     if let Some(mac) = n.mac.filter(|_| !n.proxy) {
         m.attr(libc::NDA_LLADDR, &mac.0);
@@ -330,7 +327,7 @@ pub(super) fn parse_entry(f: &Frame<'_>) -> Option<Entry> {
     if !matches!(f.kind, libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH) {
         return None;
     }
-    let family = u8_at(f.body, 0)?;
+    let af = u8_at(f.body, 0)?;
     let dev = IfIndex::new(u32_at(f.body, 4)?)?;
     let (state, flags) = (u16_at(f.body, 8)?, u8_at(f.body, 10)?);
     let (mut dst, mut mac) = (None, None);
@@ -341,7 +338,7 @@ pub(super) fn parse_entry(f: &Frame<'_>) -> Option<Entry> {
             _ => {}
         }
     }
-    if i32::from(family) == libc::AF_BRIDGE {
+    if i32::from(af) == libc::AF_BRIDGE {
         // Entries without an outer destination are those of bridges and multicast filters.
         return Some(Entry::Fdb(FdbEntry {
             dev,
@@ -349,7 +346,7 @@ pub(super) fn parse_entry(f: &Frame<'_>) -> Option<Entry> {
             dst: dst?,
         }));
     }
-    Family::from_number(family)?;
+    family(af)?;
     Some(Entry::Neighbour(Neighbour {
         dev,
         addr: dst?,

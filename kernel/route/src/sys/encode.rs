@@ -7,7 +7,7 @@
 
 use crate::value::{Hop, Kind, Proto, Route, RouteKey, Scope, Table};
 use net::{Cidr, Family, IfIndex};
-use netlink::wire::{Attrs, Frame, Message, addr, u8_at, u16_at, u32_at};
+use netlink::wire::{Attrs, Frame, Message, addr, af, family, u8_at, u16_at, u32_at};
 use smallvec::SmallVec;
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ const RTM_F_CLONED: u32 = 0x200;
 
 fn header(family: Family, table: Table) -> [u8; RTM] {
     let mut b = [0; RTM];
-    b[0] = family.number();
+    b[0] = af(family);
     // Eight bits of table; RTA_TABLE has all of it.
     b[4] = u8::try_from(table.0).unwrap_or(libc::RT_TABLE_UNSPEC);
     b
@@ -93,7 +93,7 @@ fn gateway(m: &mut Message, family: Family, gateway: Option<IpAddr>) {
         }
         Some(g) => {
             // An IPv6 router for IPv4 (RFC 8950): family, then address.
-            let mut via = u16::from(Family::of(g).number()).to_ne_bytes().to_vec();
+            let mut via = u16::from(af(Family::of(g))).to_ne_bytes().to_vec();
             match g {
                 IpAddr::V4(a) => via.extend(a.octets()),
                 IpAddr::V6(a) => via.extend(a.octets()),
@@ -110,7 +110,7 @@ pub(super) fn parse(f: &Frame<'_>) -> Option<Route> {
         return None;
     }
     let b = f.body;
-    let family = Family::from_number(u8_at(b, 0)?)?;
+    let family = family(u8_at(b, 0)?)?;
     let flags = u32_at(b, 8)?;
     if u8_at(b, 2)? != 0 || u8_at(b, 3)? != 0 || flags & RTM_F_CLONED != 0 {
         return None;
