@@ -9,10 +9,28 @@
 //! its compact form.
 
 mod globals;
+mod hosts;
+mod interner;
+mod labels;
+mod members;
+mod nodes;
+mod policies;
+mod pools;
+mod routes;
+mod rules;
+mod set;
+mod slab;
+mod workloads;
 
-use desired::{Delta, Globals};
-use model::Update;
+use desired::Delta;
+use hosts::Hosts;
+use members::{Members, Owner, Thing};
+use model::{HostEndpoint, NetworkSet, NetworkSetKey, Update, WorkloadEndpoint, WorkloadKey};
+use net::Cidr;
+use policies::Policies;
+use routes::Network;
 use std::sync::Arc;
+use workloads::Workloads;
 
 pub use globals::{NatExclusions, NodeConfig};
 
@@ -27,17 +45,23 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Calc {
     settings: Settings,
-    config: NodeConfig,
-    globals: Option<Arc<Globals>>,
+    members: Members,
+    policies: Policies,
+    workloads: Workloads,
+    hosts: Hosts,
+    network: Network,
 }
 
 impl Calc {
     /// Nothing known yet, and Calico's default configuration.
     pub fn new(settings: Settings) -> Self {
         Self {
+            members: Members::default(),
+            policies: Policies::default(),
+            workloads: Workloads::default(),
+            hosts: Hosts::default(),
+            network: Network::new(settings.node.clone()),
             settings,
-            config: NodeConfig::default(),
-            globals: None,
         }
     }
 
@@ -49,23 +73,72 @@ impl Calc {
     /// Takes the new state of one thing. Any order and repetition is legal.
     /// FelixConfigurations and readiness are the agent's part and ignored here.
     pub fn update(&mut self, update: Update) {
-        drop(update);
+        match update {
+            Update::Workload(key, endpoint) => self.update_workload(key, endpoint),
+            Update::Host(name, endpoint) => self.update_host(name, endpoint.as_ref()),
+            Update::NetworkSet(key, set) => self.update_network_set(key, set.as_ref()),
+            Update::Profile(id, profile) => {
+                let labels = profile.as_ref().map(|p| &p.labels);
+                self.members.set_profile(&id, labels);
+                self.policies.update_profile(&id, profile);
+            }
+            Update::Policy(key, policy) => self.policies.update(key, policy),
+            Update::Tier(name, tier) => self.policies.update_tier(name, tier),
+            Update::Pool(name, pool) => self.network.update_pool(&name, pool.as_ref()),
+            Update::Block(cidr, block) => self.network.update_block(cidr, block),
+            Update::Node(name, node) => self.network.update_node(name, node),
+            Update::Felix(..) | Update::Ready(_) => {}
+        }
+    }
+
+    fn update_workload(&mut self, key: WorkloadKey, endpoint: Option<WorkloadEndpoint>) {
+        let thing = endpoint.as_ref().map(|e| Thing {
+            nets: e.nets.iter().copied().collect(),
+            labels: &e.labels,
+            profiles: &e.profiles,
+            ports: &e.ports,
+        });
+        self.members.update(&Owner::Workload(key.clone()), thing);
+        if key.node == self.settings.node {
+            self.workloads
+                .update(key, endpoint, &mut self.policies, &mut self.network);
+        }
+    }
+
+    fn update_host(&mut self, name: Arc<str>, endpoint: Option<&HostEndpoint>) {
+        let thing = endpoint.map(|e| Thing {
+            nets: e.expected_ips.iter().map(|a| Cidr::host(*a)).collect(),
+            labels: &e.labels,
+            profiles: &e.profiles,
+            ports: &e.ports,
+        });
+        self.members.update(&Owner::Host(name.clone()), thing);
+        let local = endpoint.filter(|e| e.node == self.settings.node);
+        self.hosts.update(&name, local, &mut self.policies);
+    }
+
+    fn update_network_set(&mut self, key: NetworkSetKey, set: Option<&NetworkSet>) {
+        let thing = set.map(|s| Thing {
+            nets: s.nets.iter().copied().collect(),
+            labels: &s.labels,
+            profiles: &s.profiles,
+            ports: &[],
+        });
+        self.members.update(&Owner::NetworkSet(key), thing);
     }
 
     /// Takes the resolved configuration of this node.
     pub fn set_config(&mut self, config: NodeConfig) {
-        self.config = config;
+        self.network.set_config(config);
     }
 
     /// What changed since the last flush. The first one always carries the settings.
     pub fn flush(&mut self) -> Delta {
-        let globals = self.config.globals([None, None], Vec::new(), Vec::new());
         let mut delta = Delta::default();
-        if self.globals.as_deref() != Some(&globals) {
-            let globals = Arc::new(globals);
-            self.globals = Some(globals.clone());
-            delta.globals = Some(globals);
-        }
+        self.policies.flush(&mut self.members, &mut delta);
+        self.members.flush(&mut delta);
+        self.workloads.flush(&mut self.policies, &mut delta);
+        self.network.flush(&mut delta);
         delta
     }
 }

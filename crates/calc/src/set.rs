@@ -1,0 +1,254 @@
+//! One set: what it is of, its members with their counts, and what the outside knows of them.
+//!
+//! Promises: additions and removals that cancel out between two flushes are not said.
+//!
+//! Never: says a member twice, or the loss of one that was never said.
+
+use crate::labels::SelectorId;
+use crate::members::Item;
+use desired::{Member, SetChange, SetId, SetKind};
+use model::{Selector, ServiceRef};
+use net::{Cidr, CoverSet, Protocol};
+use rustc_hash::FxHashMap;
+use sha1::{Digest as _, Sha1};
+use std::collections::hash_map::Entry;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What a set is of. Equal descriptions have equal IDs.
+#[derive(Debug, Clone)]
+pub(crate) enum SetSpec {
+    /// The addresses of what a selector matches.
+    Selector(Selector),
+    /// Those of its ports that have a name.
+    NamedPort {
+        selector: Selector,
+        /// `None` for TCP, UDP and SCTP alike.
+        protocol: Option<Protocol>,
+        name: Arc<str>,
+    },
+    /// The addresses of a service's endpoints; empty until services are known.
+    ServiceNets(ServiceRef),
+    /// The same with the service's ports.
+    ServicePorts(ServiceRef),
+}
+
+impl SetSpec {
+    /// The name of the set.
+    pub(crate) fn id(&self) -> SetId {
+        let text = match self {
+            Self::Selector(s) => s.id(),
+            Self::NamedPort {
+                selector,
+                protocol,
+                name,
+            } => {
+                let protocol = protocol.map_or_else(|| "any".to_owned(), |p| p.0.to_string());
+                let hash = Sha1::digest(format!("n:{protocol}:{name}:{selector}").as_bytes());
+                hash.iter().fold("n:".to_owned(), |mut s, b| {
+                    write!(s, "{b:02x}").expect("strings take everything");
+                    s
+                })
+            }
+            Self::ServiceNets(s) => format!("svcnoport:{}/{}", s.namespace, s.name),
+            Self::ServicePorts(s) => format!("svc:{}/{}", s.namespace, s.name),
+        };
+        SetId(text.into())
+    }
+
+    /// What must match for a thing to be in it; `None` when nothing is.
+    pub(crate) fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::Selector(selector) | Self::NamedPort { selector, .. } => Some(selector),
+            Self::ServiceNets(_) | Self::ServicePorts(_) => None,
+        }
+    }
+}
+
+/// Members with their counts.
+#[derive(Debug)]
+pub(crate) enum SetContent {
+    /// Prefixes.
+    Nets(CoverSet),
+    /// Ports of a name.
+    Ports {
+        /// `None` for TCP, UDP and SCTP alike.
+        protocol: Option<Protocol>,
+        name: Arc<str>,
+        counts: FxHashMap<Member, u32>,
+    },
+}
+
+impl SetContent {
+    /// Nothing in it yet.
+    pub(crate) fn new(spec: &SetSpec) -> Self {
+        let (protocol, name) = match spec {
+            SetSpec::Selector(_) | SetSpec::ServiceNets(_) => {
+                return Self::Nets(CoverSet::default());
+            }
+            SetSpec::NamedPort { protocol, name, .. } => (*protocol, name.clone()),
+            SetSpec::ServicePorts(_) => (None, Arc::from("")),
+        };
+        Self::Ports {
+            protocol,
+            name,
+            counts: FxHashMap::default(),
+        }
+    }
+
+    fn kind(&self) -> SetKind {
+        match self {
+            Self::Nets(_) => SetKind::Nets,
+            Self::Ports { .. } => SetKind::Ports,
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        match self {
+            Self::Nets(cover) => cover.cover().into_iter().map(Member::Net).collect(),
+            Self::Ports { counts, .. } => {
+                let mut out: Vec<Member> = counts.keys().copied().collect();
+                out.sort_unstable();
+                out
+            }
+        }
+    }
+}
+
+/// A set that rules refer to.
+#[derive(Debug)]
+pub(crate) struct SetState {
+    pub(crate) id: SetId,
+    pub(crate) selector: Option<SelectorId>,
+    /// How many rules refer to it.
+    pub(crate) refs: u32,
+    /// Whether the outside knows it.
+    pub(crate) emitted: bool,
+    content: SetContent,
+    /// Members that came (`true`) and went since the last flush.
+    pending: FxHashMap<Member, bool>,
+}
+
+/// Notes that a member came or went; coming and going cancel out.
+fn toggle(pending: &mut FxHashMap<Member, bool>, member: Member, on: bool) {
+    match pending.entry(member) {
+        Entry::Occupied(e) => drop(e.remove()),
+        Entry::Vacant(e) => drop(e.insert(on)),
+    }
+}
+
+impl SetState {
+    /// A set with one reference, which the outside does not know yet.
+    pub(crate) fn new(id: SetId, selector: Option<SelectorId>, content: SetContent) -> Self {
+        Self {
+            id,
+            selector,
+            refs: 1,
+            emitted: false,
+            content,
+            pending: FxHashMap::default(),
+        }
+    }
+
+    /// Adds the members that an item brings, or takes them out. Says whether the outside has
+    /// to hear of it.
+    pub(crate) fn contribute(&mut self, item: &Item, add: bool) -> bool {
+        let Self {
+            content,
+            pending,
+            emitted,
+            ..
+        } = self;
+        let mut change = |member, on| {
+            if *emitted {
+                toggle(pending, member, on);
+            }
+        };
+        match content {
+            SetContent::Nets(cover) => {
+                for net in &item.nets {
+                    let report = |c: Cidr, on| change(Member::Net(c), on);
+                    if add {
+                        cover.add(*net, report);
+                    } else {
+                        cover.remove(*net, report);
+                    }
+                }
+            }
+            SetContent::Ports {
+                protocol,
+                name,
+                counts,
+            } => {
+                for member in named(item, *protocol, name) {
+                    count(counts, member, add, &mut change);
+                }
+            }
+        }
+        !pending.is_empty()
+    }
+
+    /// What the outside has to hear.
+    pub(crate) fn flush(&mut self) -> Option<SetChange> {
+        if !self.emitted {
+            self.emitted = true;
+            return Some(SetChange::Create {
+                kind: self.content.kind(),
+                members: self.content.members(),
+            });
+        }
+        if self.pending.is_empty() {
+            return None;
+        }
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        for (member, on) in std::mem::take(&mut self.pending) {
+            if on { &mut added } else { &mut removed }.push(member);
+        }
+        added.sort_unstable();
+        removed.sort_unstable();
+        Some(SetChange::Update { added, removed })
+    }
+}
+
+/// The ports of an item that have a name, at each of its addresses.
+fn named<'a>(
+    item: &'a Item,
+    protocol: Option<Protocol>,
+    name: &'a str,
+) -> impl Iterator<Item = Member> + 'a {
+    let ports = item.ports.iter().flat_map(|p| p.iter()).filter(move |p| {
+        *p.name == *name
+            && protocol.map_or_else(|| p.protocol.has_ports(), |want| want == p.protocol)
+    });
+    ports.flat_map(|p| {
+        let hosts = item.nets.iter().filter(|n| n.is_host());
+        hosts.map(|n| Member::Port {
+            addr: n.addr(),
+            protocol: p.protocol,
+            port: p.port,
+        })
+    })
+}
+
+fn count(
+    counts: &mut FxHashMap<Member, u32>,
+    member: Member,
+    add: bool,
+    change: &mut impl FnMut(Member, bool),
+) {
+    match counts.entry(member) {
+        Entry::Occupied(mut e) if add => *e.get_mut() += 1,
+        Entry::Occupied(mut e) => {
+            *e.get_mut() -= 1;
+            if *e.get() == 0 {
+                e.remove();
+                change(member, false);
+            }
+        }
+        Entry::Vacant(e) if add => {
+            e.insert(1);
+            change(member, true);
+        }
+        Entry::Vacant(_) => {}
+    }
+}
