@@ -62,28 +62,31 @@ pub fn plan<'a>(actual: &Actual, desired: impl IntoIterator<Item = &'a Route>) -
         held.entry(r.key).or_default().push(r.clone().normal());
     }
 
-    let (mut sets, mut deletes) = (Vec::new(), Vec::new());
+    // Steps of one key stay together, behind those of the keys they may lean on.
+    let (mut groups, mut deletes) = (Vec::new(), Vec::new());
     for (key, want) in &wanted {
         let mut old = held.remove(key).unwrap_or_default();
         if let Some(i) = old.iter().position(|r| r == want) {
             old.remove(i);
             deletes.append(&mut old);
         } else if old.len() == 1 && !actual.foreign.contains(key) {
-            sets.push(Op::Replace(want.clone()));
+            groups.push((want.leans(), vec![Op::Replace(want.clone())]));
         } else {
             // With several routes of one key the kernel picks which one a replacement
             // hits, perhaps a foreign one. Ours go first then: the only gap we allow.
-            sets.extend(old.into_iter().map(Op::Delete));
-            sets.push(Op::Add(want.clone()));
+            let mut steps: Vec<_> = old.into_iter().map(Op::Delete).collect();
+            steps.push(Op::Add(want.clone()));
+            groups.push((want.leans(), steps));
         }
     }
     deletes.extend(held.into_values().flatten());
 
     // Stable sorts: within a group the order is that of the keys.
-    sets.sort_by_key(|op| op.route().leans());
+    groups.sort_by_key(|(leans, _)| *leans);
     deletes.sort_by_key(|r| !r.leans());
-    sets.extend(deletes.into_iter().map(Op::Delete));
-    Plan { ops: sets }
+    let mut ops: Vec<_> = groups.into_iter().flat_map(|(_, steps)| steps).collect();
+    ops.extend(deletes.into_iter().map(Op::Delete));
+    Plan { ops }
 }
 
 #[cfg(test)]
