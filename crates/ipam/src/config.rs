@@ -29,7 +29,7 @@ pub struct Config {
     /// How long a freed address rests before it is given out again, in seconds.
     pub ip_cooldown_seconds: u32,
     /// Fields of other versions, kept as they are.
-    extra: Map<String, Value>,
+    pub extra: Map<String, Value>,
 }
 
 impl Default for Config {
