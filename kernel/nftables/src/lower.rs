@@ -208,7 +208,7 @@ fn matching(m: &Match, e: &mut Exprs, known: &mut Known) {
         }
         Match::RpfMissing => {
             e.fib(Fib::ReversePath, R(0));
-            e.cmp(R(0), false, &[0]);
+            e.cmp(R(0), false, &[0; 4]);
         }
     }
 }
@@ -367,8 +367,11 @@ fn statement(s: &Statement, e: &mut Exprs, known: &mut Known) {
 }
 
 fn load_ports(p: PortRange, to: R, e: &mut Exprs) -> (R, R) {
-    let second = R(to.0 + 1);
     e.immediate(to, &p.first().to_be_bytes());
+    if p.first() == p.last() {
+        return (to, to);
+    }
+    let second = R(to.0 + 1);
     e.immediate(second, &p.last().to_be_bytes());
     (to, second)
 }
@@ -428,7 +431,8 @@ pub(crate) fn set(kind: SetKind) -> SetSpec {
                 key_type::SERVICE,
             ),
             key_len: addr_len(f) + 8,
-            fields: vec![addr_len(f), 1, 2],
+            // The kernel wants field lengths of interval concatenations only.
+            fields: Vec::new(),
         },
         SetKind::NetPair(f) => SetSpec {
             flags: set_flag::INTERVAL | set_flag::CONCAT,

@@ -55,7 +55,7 @@ pub enum Fib {
     SourceType,
     /// Type of the destination address (`RTN_*`).
     DestinationType,
-    /// One byte: whether the route to the source, with the packet's mark, leaves by the
+    /// Whether (1 or 0, 32 bits) the route to the source, with the packet's mark, leaves by the
     /// interface it came from.
     ReversePath,
 }
@@ -315,7 +315,9 @@ impl Exprs {
             }
             if let Some((min, max)) = ports {
                 w.u32(2, min.number());
-                w.u32(3, max.number());
+                if max != min {
+                    w.u32(3, max.number());
+                }
             }
         });
     }
@@ -328,7 +330,9 @@ impl Exprs {
             w.u32(3, addr.number());
             if let Some((min, max)) = ports {
                 w.u32(5, min.number());
-                w.u32(6, max.number());
+                if max != min {
+                    w.u32(6, max.number());
+                }
             }
         });
     }
