@@ -1,6 +1,8 @@
 //! The room on the real kernel, read back through `ip` and `bridge`, in namespaces of our
 //! own. Wants root, or a user namespace (`unshare -Urn cargo test`).
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use link::{
     Address, Changes, Event, FdbEntry, Handle, Monitor, Neighbour, Scope, Sysctl, Veth, VethEnd,
     Vtep, Vxlan, VxlanDesired, host_end_sysctls, plan, pod_end_sysctls, sysctl,

@@ -306,15 +306,13 @@ impl Socket {
         self.send(msg.bytes()).map_err(|e| fail(Cause::System(e)))?;
         loop {
             let n = self.receive().map_err(|e| fail(Cause::System(e)))?;
-            for frame in Frames::new(&self.buf[..n]).filter(|f| f.seq == self.seq) {
-                if i32::from(frame.kind) == libc::NLMSG_ERROR {
-                    let cause = verdict(&frame)
-                        .and_then(Result::err)
-                        .unwrap_or(Cause::Malformed);
-                    return Err(fail(cause));
-                }
-                return parse(&frame).ok_or_else(|| fail(Cause::Malformed));
+            let answer = Frames::new(&self.buf[..n]).find(|f| f.seq == self.seq);
+            let Some(frame) = answer else { continue };
+            if i32::from(frame.kind) == libc::NLMSG_ERROR {
+                let refused = verdict(&frame).and_then(Result::err);
+                return Err(fail(refused.unwrap_or(Cause::Malformed)));
             }
+            return parse(&frame).ok_or_else(|| fail(Cause::Malformed));
         }
     }
 

@@ -1,6 +1,8 @@
 //! The room on the real kernel, read back through `ip`, in namespaces of our own. Wants
 //! root, or a user namespace (`unshare -Urn cargo test`).
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use net::{Cidr, Family, IfIndex};
 use netlink::netns::NetNs;
 use proptest::prelude::*;
@@ -212,7 +214,7 @@ fn foreign_routes_stay_and_conflicts_are_named() {
         );
         assert_eq!(
             n.h.read(Table::MAIN, want.family(), &ours()).unwrap().ours,
-            [other.clone()]
+            std::slice::from_ref(&other)
         );
         // The other goes, ours comes.
         iproute(&n.ns, &add.replace(" add ", " del "));
@@ -358,7 +360,7 @@ fn one_bad_route_does_not_stop_the_others() {
     );
     assert_eq!(
         n.h.read(t, Family::V4, &ours()).unwrap().ours,
-        [good.clone()]
+        std::slice::from_ref(&good)
     );
     n.h.delete(&no_dev).unwrap();
     n.h.delete(&good).unwrap();

@@ -355,3 +355,61 @@ pub(super) fn parse_entry(f: &Frame<'_>) -> Option<Entry> {
         proxy: flags & NTF_PROXY != 0,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink::wire::Frames;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A valid message with bytes overwritten: read as something or nothing, no panic.
+        #[test]
+        fn damaged_messages_are_harmless(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+            cut: prop::sample::Index,
+            kind in 16u16..31,
+        ) {
+            let mut m = link(kind, 0, IfIndex::new(3), Some(true));
+            let v = Vxlan {
+                name: "vxlan.calico".parse().unwrap(),
+                vni: 4096,
+                local: Some("192.0.2.1".parse().unwrap()),
+                parent: IfIndex::new(2),
+                port: 4789,
+                mac: Mac([2; 6]),
+                mtu: 1450,
+                learning: false,
+            };
+            vxlan(&mut m, &v);
+            let mut bytes = m.bytes()[16..].to_vec();
+            for (at, b) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *b;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let f = Frame { kind, flags: 0, seq: 0, body: &bytes };
+            let _ = (parse_link(&f), parse_address(&f), parse_entry(&f).is_some());
+            let _ = Frames::new(&bytes).count();
+        }
+    }
+
+    #[test]
+    fn a_vxlan_link_reads_back() {
+        let v = Vxlan {
+            name: "vxlan.calico".parse().unwrap(),
+            vni: 4096,
+            local: Some("2001:db8::1".parse().unwrap()),
+            parent: IfIndex::new(2),
+            port: 4789,
+            mac: Mac([2; 6]),
+            mtu: 1430,
+            learning: true,
+        };
+        let mut m = link(libc::RTM_NEWLINK, 0, IfIndex::new(3), Some(true));
+        vxlan(&mut m, &v);
+        let read = parse_link(&Frames::new(m.bytes()).next().unwrap()).unwrap();
+        assert_eq!(read.vxlan, Some(v));
+        assert!(read.up);
+    }
+}

@@ -180,3 +180,49 @@ fn parse_hops(mut b: &[u8]) -> Option<SmallVec<[Hop; 1]>> {
     }
     Some(hops)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink::wire::Frames;
+    use proptest::prelude::*;
+
+    fn two_hops() -> Route {
+        let hop = |gw: &str, dev| Hop::via(gw.parse().unwrap(), IfIndex::new(dev).unwrap());
+        let dst = "10.0.0.0/26".parse().unwrap();
+        let mut r = Route::unicast(Table(70_000), dst, hop("192.0.2.1", 2), Proto::OURS);
+        r.hops.push(Hop {
+            weight: 256,
+            onlink: true,
+            ..hop("fe80::1", 3)
+        });
+        r.src = Some("192.0.2.9".parse().unwrap());
+        r.normal()
+    }
+
+    #[test]
+    fn a_route_reads_back() {
+        let m = change(libc::RTM_NEWROUTE, 0, &two_hops());
+        assert_eq!(
+            parse(&Frames::new(m.bytes()).next().unwrap()),
+            Some(two_hops())
+        );
+    }
+
+    proptest! {
+        /// A valid message with bytes overwritten: read as something or nothing, no panic.
+        #[test]
+        fn damaged_messages_are_harmless(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+            cut: prop::sample::Index,
+        ) {
+            let mut body = change(libc::RTM_NEWROUTE, 0, &two_hops()).bytes()[16..].to_vec();
+            for (at, b) in &damage {
+                let at = at.index(body.len());
+                body[at] = *b;
+            }
+            body.truncate(cut.index(body.len()) + 1);
+            let _ = parse(&Frame { kind: libc::RTM_NEWROUTE, flags: 0, seq: 0, body: &body });
+        }
+    }
+}
