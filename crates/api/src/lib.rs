@@ -6,17 +6,25 @@
 //!
 //! Never: does I/O, reads a clock, or keeps state between calls.
 
+pub mod annotations;
+pub mod convert;
 pub mod error;
+pub mod felix;
 mod kind;
 pub mod kinds;
 mod meta;
+mod output;
+mod parse;
 mod resource;
 mod stored;
 mod wire;
 
+pub use convert::{absent, builtin_tiers, default_allow_profile, updates, updates_for_key};
 pub use error::{BadObject, DocError, DocProblem, Invalid, Position, Violation};
 pub use kind::{KindInfo, ResourceKey, V3, key, list_prefix, parse_key};
 pub use meta::{ObjectMeta, StringMap};
+pub use output::{to_json, to_json_list, to_yaml, to_yaml_list, yaml};
+pub use parse::{Parsed, parse_documents};
 pub use resource::{Resource, ResourceKind};
 pub use stored::{decode, encode};
 pub use wire::{AsNumber, LooseBool, NumOrString, Number, Port};
