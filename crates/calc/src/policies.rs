@@ -321,14 +321,12 @@ impl Policies {
             let ranks = list.iter().filter(|r| r.on_workloads && wanted(r));
             ranks.map(|r| r.key.clone()).collect()
         };
-        let resolved = tiers
-            .into_iter()
-            .map(|(_, _, name, action, list)| TierPolicies {
-                name: name.clone(),
-                default_action: action,
-                ingress: keys(list, |r| r.ingress),
-                egress: keys(list, |r| r.egress),
-            });
+        let resolved = tiers.into_iter().map(|(name, tier, list)| TierPolicies {
+            name,
+            default_action: tier.map_or(TierAction::Deny, |t| t.default_action),
+            ingress: keys(list, |r| r.ingress),
+            egress: keys(list, |r| r.egress),
+        });
         resolved
             .filter(|t| !t.ingress.is_empty() || !t.egress.is_empty())
             .collect()
