@@ -158,6 +158,15 @@ fn open() -> Result<(OwnedFd, u32), Errno> {
             return Err(Errno::last());
         }
         let fd = OwnedFd::from_raw_fd(n);
+        let mut addr: libc::sockaddr_nl = std::mem::zeroed();
+        addr.nl_family = libc::AF_NETLINK as u16;
+        let mut len = size_of::<libc::sockaddr_nl>() as u32;
+        if libc::bind(n, (&raw const addr).cast(), len) != 0
+            || libc::getsockname(n, (&raw mut addr).cast(), &raw mut len) != 0
+        {
+            return Err(Errno::last());
+        }
+        // After bind, which clears memberships.
         for (name, value) in [
             (libc::NETLINK_EXT_ACK, 1i32),
             (libc::NETLINK_CAP_ACK, 1),
@@ -167,14 +176,6 @@ fn open() -> Result<(OwnedFd, u32), Errno> {
             if libc::setsockopt(n, libc::SOL_NETLINK, name, (&raw const value).cast(), size) != 0 {
                 return Err(Errno::last());
             }
-        }
-        let mut addr: libc::sockaddr_nl = std::mem::zeroed();
-        addr.nl_family = libc::AF_NETLINK as u16;
-        let mut len = size_of::<libc::sockaddr_nl>() as u32;
-        if libc::bind(n, (&raw const addr).cast(), len) != 0
-            || libc::getsockname(n, (&raw mut addr).cast(), &raw mut len) != 0
-        {
-            return Err(Errno::last());
         }
         Ok((fd, addr.nl_pid))
     }
