@@ -428,6 +428,16 @@ fn vxlan_converges_from_what_others_left() {
         ..odd
     };
     h.set_neighbour(&foreign).unwrap();
+    // Flooding, which ours never does: two destinations for unknown frames.
+    for dst in ["192.0.2.77", "192.0.2.78"] {
+        h.append_fdb(&FdbEntry {
+            dev,
+            mac: Mac([0; 6]),
+            dst: ip(dst),
+        })
+        .unwrap();
+    }
+    assert_eq!(json(&a, "bridge", "-j fdb show dev vxlan.calico").len(), 4);
     // The peer moves, the MTU changes.
     want.vteps
         .values_mut()

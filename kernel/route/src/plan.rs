@@ -46,7 +46,8 @@ pub struct Plan {
     pub ops: Vec<Op>,
 }
 
-/// The steps from `actual` to exactly `desired`.
+/// The steps from `actual` to exactly `desired`. Both may be cut to the same subset of keys:
+/// the plan for the keys that changed costs what changed, not what exists.
 ///
 /// A wanted key that a foreign route holds is still planned as an addition: the kernel
 /// refuses it (`EEXIST`), and so the conflict is reported for as long as it lasts, and
