@@ -346,7 +346,7 @@ impl Handle {
     /// Sets a permanent neighbour, or a proxy entry, in place of what was there.
     ///
     /// # Errors
-    /// `ENETDOWN` if the interface is down, for an ordinary entry.
+    /// If the kernel refuses. A down interface takes entries too; going down loses them all.
     pub fn set_neighbour(&mut self, n: &Neighbour) -> Result<(), NetlinkError> {
         let m = encode::neighbour(libc::RTM_NEWNEIGH, REPLACE, n);
         self.0.request(
