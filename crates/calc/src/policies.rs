@@ -84,6 +84,9 @@ struct Active<T> {
 /// Matching policies by tier, each list in order.
 type Lists = FxHashMap<Arc<str>, Vec<Arc<Rank>>>;
 
+/// A tier with its list: name, the tier if it is there, policies.
+type Listed<'a> = (Arc<str>, Option<Tier>, &'a [Arc<Rank>]);
+
 #[derive(Debug, Default)]
 struct ProfileState {
     profile: Option<Arc<Profile>>,
@@ -312,7 +315,7 @@ impl Policies {
         let Some(lists) = self.lists.get(&labels) else {
             return Vec::new();
         };
-        let mut tiers: Vec<(Arc<str>, Option<Tier>, &[Arc<Rank>])> = lists
+        let mut tiers: Vec<Listed<'_>> = lists
             .iter()
             .map(|(name, list)| (name.clone(), self.tiers.get(name).copied(), &**list))
             .collect();
