@@ -5,7 +5,7 @@
 //! Never: touches the kernel.
 
 use crate::{Metrics, Report, State, report::Pending};
-use desired::Delta;
+use desired::{Delta, WorkloadPolicy};
 use model::WorkloadKey;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -210,5 +210,52 @@ impl Handle {
         let out = change(&mut self.lock());
         self.shared.version.send_modify(|v| *v += 1);
         out
+    }
+
+    /// Of all workloads with a report.
+    pub(crate) fn keys(&self) -> Vec<WorkloadKey> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Of all workloads that are not programmed.
+    pub(crate) fn unprogrammed(&self) -> Vec<WorkloadKey> {
+        let reports = self.lock();
+        let open = reports.iter().filter(|(_, r)| r.state != State::Programmed);
+        open.map(|(k, _)| k.clone()).collect()
+    }
+
+    /// Sets states; `None` ends a report. A report that turned while they were computed
+    /// keeps its newer state.
+    pub(crate) fn settle(&self, news: BTreeMap<WorkloadKey, Option<(Arc<WorkloadPolicy>, State)>>) {
+        self.update(|reports| {
+            for (key, new) in news {
+                match new {
+                    None => {
+                        if reports
+                            .get(&key)
+                            .is_some_and(|r| r.state == State::Removing)
+                        {
+                            reports.remove(&key);
+                        }
+                    }
+                    Some((of, state)) => {
+                        if let Some(r) = reports.get_mut(&key)
+                            && r.state != State::Removing
+                            && Arc::ptr_eq(&r.workload, &of)
+                        {
+                            r.state = state;
+                        }
+                    }
+                }
+            }
+            let programmed = reports
+                .values()
+                .filter(|r| r.state == State::Programmed)
+                .count();
+            let count = |n| i64::try_from(n).unwrap_or(i64::MAX);
+            let m = &self.shared.metrics;
+            m.endpoints_programmed.set(count(programmed));
+            m.endpoints_pending.set(count(reports.len() - programmed));
+        });
     }
 }

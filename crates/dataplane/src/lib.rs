@@ -8,9 +8,13 @@
 //!
 //! Never: knows a resource or a datastore; reads, changes or removes what is not ours.
 
+mod cycle;
 mod handle;
+mod links;
 mod metrics;
 mod report;
+mod routes;
+mod rules;
 
 pub use handle::{Handle, WaitError};
 pub use metrics::Metrics;
@@ -61,42 +65,45 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Dataplane {
     handle: Handle,
-    #[allow(dead_code)]
     options: Options,
-    #[allow(dead_code)]
+    ns: NetNs,
     inbox: tokio::sync::mpsc::UnboundedReceiver<handle::Command>,
 }
 
 impl Dataplane {
     /// Prepares the loop; touches nothing.
-    pub fn new(options: Options) -> Self {
+    ///
+    /// # Errors
+    /// When the namespace of the calling thread cannot be found.
+    pub fn new(mut options: Options) -> Result<Self, Error> {
+        let ns = match options.netns.take() {
+            Some(ns) => ns,
+            None => NetNs::current()?,
+        };
         let (handle, inbox) = Handle::new();
-        Self {
+        Ok(Self {
             handle,
             options,
+            ns,
             inbox,
-        }
+        })
     }
 
     /// By which it is fed, asked and stopped.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
-}
 
-impl Dataplane {
-    /// Runs until [`Handle::stop`], then leaves the kernel as it is. Runs on a
-    /// current-thread runtime as well as on any other; the future is `Send`.
+    /// Runs until [`Handle::stop`], then leaves the kernel as it is. Needs a tokio runtime
+    /// with I/O and time; the future is `Send`. Its calls to the kernel block for as
+    /// long as the kernel works: microseconds, or milliseconds for thousands of rules.
     ///
     /// # Errors
-    /// When a socket cannot be opened. What the kernel refuses is no error: it is
+    /// When a socket cannot be opened or read. What the kernel refuses is no error: it is
     /// reported, and tried again.
-    pub async fn run(mut self) -> Result<(), Error> {
-        while let Some(command) = self.inbox.recv().await {
-            if matches!(command, handle::Command::Stop) {
-                break;
-            }
-        }
-        Ok(())
+    pub async fn run(self) -> Result<(), Error> {
+        cycle::Cycle::open(self.handle, self.inbox, self.options, &self.ns)?
+            .run()
+            .await
     }
 }

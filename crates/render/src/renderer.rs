@@ -113,6 +113,33 @@ impl Renderer {
         self.claims.get(&interface).and_then(BTreeSet::first)
     }
 
+    /// A workload as it was last rendered.
+    pub fn workload(&self, key: &WorkloadKey) -> Option<&Arc<WorkloadPolicy>> {
+        self.workloads.get(key)
+    }
+
+    /// All chains that judge a workload's traffic: its own, and those it jumps to.
+    pub fn chains(&self, key: &WorkloadKey) -> Vec<ChainName> {
+        let Some(w) = self.workloads.get(key) else {
+            return Vec::new();
+        };
+        let mut out: Vec<ChainName> = Vec::new();
+        if let Some(live) = self.live.get(&w.interface) {
+            out.extend(live.chains.iter().flatten().cloned());
+        }
+        for d in Direction::BOTH {
+            for t in &w.tiers {
+                let policies = match d {
+                    Direction::Ingress => &t.ingress,
+                    Direction::Egress => &t.egress,
+                };
+                out.extend(policies.iter().map(|p| name::policy(p, d)));
+            }
+            out.extend(w.profiles.iter().map(|p| name::profile(p, d)));
+        }
+        out
+    }
+
     /// Goes one step on.
     pub fn apply(&mut self, delta: &Delta) -> Changes {
         let mut out = Changes::default();
