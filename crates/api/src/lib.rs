@@ -7,7 +7,9 @@
 //! Never: does I/O, reads a clock, or keeps state between calls.
 
 pub mod annotations;
+mod columns;
 pub mod convert;
+mod defaults;
 pub mod error;
 pub mod felix;
 mod kind;
@@ -17,9 +19,12 @@ mod output;
 mod parse;
 mod resource;
 mod stored;
+mod validate;
 mod wire;
 
+pub use columns::{columns, row, row_with_asn};
 pub use convert::{absent, builtin_tiers, default_allow_profile, updates, updates_for_key};
+pub use defaults::default;
 pub use error::{BadObject, DocError, DocProblem, Invalid, Position, Violation};
 pub use kind::{KindInfo, ResourceKey, V3, key, list_prefix, parse_key};
 pub use meta::{ObjectMeta, StringMap};
@@ -27,4 +32,5 @@ pub use output::{to_json, to_json_list, to_yaml, to_yaml_list, yaml};
 pub use parse::{Parsed, parse_documents};
 pub use resource::{Resource, ResourceKind};
 pub use stored::{decode, encode};
+pub use validate::{pool_overlap, validate, validate_delete, validate_update};
 pub use wire::{AsNumber, LooseBool, NumOrString, Number, Port};

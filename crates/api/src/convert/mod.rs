@@ -20,6 +20,11 @@ pub use pod::{
     NoEndpoint, interface_name, split_workload_name, to_workload_endpoint, workload_name,
 };
 
+pub(crate) use config::{go_duration, text as felix_text};
+pub(crate) use endpoint::dscp;
+pub(crate) use policy::{action, types};
+pub(crate) use pool::default_block_size;
+
 use crate::error::BadObject;
 use crate::kind::{ResourceKey, parse_key};
 use crate::kinds::endpoint::Profile;
