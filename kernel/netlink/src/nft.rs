@@ -7,6 +7,7 @@
 //! Never: reads a foreign table; knows what a rule is wanted for.
 
 mod batch;
+pub mod conntrack;
 mod expr;
 mod read;
 

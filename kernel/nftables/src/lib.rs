@@ -11,7 +11,7 @@ mod print;
 mod sys;
 mod value;
 
-pub use netlink::nft::Notice;
+pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId, Table,
 };

@@ -374,8 +374,9 @@ impl std::ops::BitOr for CtState {
 }
 
 /// One condition on a packet. A match on an address holds only for packets of that family,
-/// negated or not; a match on ports holds only where there is a transport header (give the
-/// protocol as well); [`Match::Icmp`] only for packets of that protocol.
+/// negated or not. A match on ports looks at the first four bytes after the IP header, whatever
+/// they are: put the protocol before it. [`Match::Icmp`] holds only for packets of that
+/// protocol, negated or not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Match {
     /// The interface it came in by.
@@ -468,7 +469,8 @@ pub enum Match {
         /// In none of them instead.
         negate: bool,
     },
-    /// The connection's destination was rewritten.
+    /// The connection's destination was rewritten. Holds only for packets of a connection,
+    /// negated or not: never for invalid or untracked ones.
     CtDnat {
         /// It was not, instead.
         negate: bool,
