@@ -66,8 +66,8 @@ impl<S: Storage> Ipam<S> {
             .ok_or_else(|| bad(&Block::key(cidr), "a block this size is too large"))?;
         for _ in 0..RETRIES {
             // 1. A pending affinity, written by us now: it fences whoever gives it up.
-            let pending = Affinity::new(AffinityState::Pending).encode();
-            let rev = match landed(self.store.create(&key, &pending).await)? {
+            let mut claim = Affinity::new(AffinityState::Pending);
+            let rev = match landed(self.store.create(&key, &claim.encode()).await)? {
                 Some(rev) => rev,
                 None => {
                     let Some(mut a) = self.read_affinity(owner, cidr).await? else {
@@ -80,7 +80,8 @@ impl<S: Storage> Ipam<S> {
                         }
                     }
                     a.value.state = AffinityState::Pending;
-                    match landed(self.store.update(&key, &a.value.encode(), a.rev).await)? {
+                    claim = a.value;
+                    match landed(self.store.update(&key, &claim.encode(), a.rev).await)? {
                         Some(rev) => rev,
                         None => continue,
                     }
@@ -104,8 +105,8 @@ impl<S: Storage> Ipam<S> {
                 }
             }
             // 3. Confirmed, if nobody touched the affinity since 1.
-            let confirmed = Affinity::new(AffinityState::Confirmed).encode();
-            if landed(self.store.update(&key, &confirmed, rev).await)?.is_some() {
+            claim.state = AffinityState::Confirmed;
+            if landed(self.store.update(&key, &claim.encode(), rev).await)?.is_some() {
                 return Ok(Claim::Owned);
             }
         }
@@ -145,15 +146,14 @@ impl<S: Storage> Ipam<S> {
             if kept {
                 return Ok(AffinityRelease::Kept);
             }
-            let marked = match affinity {
-                None => None,
-                Some(mut a) => {
-                    a.value.state = AffinityState::PendingDeletion;
-                    match landed(self.store.update(&key, &a.value.encode(), a.rev).await)? {
-                        Some(rev) => Some(rev),
-                        None => continue,
-                    }
-                }
+            // Also where there is no affinity: an owner that comes back must meet the mark.
+            let mark = Affinity::new(AffinityState::PendingDeletion).encode();
+            let written = match affinity {
+                None => self.store.create(&key, &mark).await,
+                Some(a) => self.store.update(&key, &mark, a.rev).await,
+            };
+            let Some(marked) = landed(written)? else {
+                continue;
             };
             let deletable =
                 block.value.is_empty() || guard.forget_cooling && block.value.is_unused();
@@ -170,10 +170,8 @@ impl<S: Storage> Ipam<S> {
             if !done {
                 continue;
             }
-            if let Some(rev) = marked {
-                // Lost only to somebody who claims or gives up again; both finish the job.
-                landed(self.store.delete(&key, rev).await)?;
-            }
+            // Lost only to somebody who claims or gives up again; both finish the job.
+            landed(self.store.delete(&key, marked).await)?;
             return Ok(outcome);
         }
         Err(Error::Contended {

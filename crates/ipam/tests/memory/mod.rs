@@ -98,22 +98,41 @@ fn holders(raw: &[u8]) -> (Value, Holders) {
     let allocations = v["allocations"].as_array().expect("allocations");
     let mut free = HashSet::new();
     for o in v["unallocated"].as_array().expect("unallocated") {
-        assert!(free.insert(o.as_u64().expect("ordinal")), "I2: listed twice: {v}");
+        assert!(
+            free.insert(o.as_u64().expect("ordinal")),
+            "I2: listed twice: {v}"
+        );
     }
     let mut out = Holders::new();
     let mut used = HashSet::new();
     for (o, a) in allocations.iter().enumerate() {
-        assert_eq!(a.is_null(), free.contains(&(o as u64)), "I2: ordinal {o} of {v}");
+        assert_eq!(
+            a.is_null(),
+            free.contains(&(o as u64)),
+            "I2: ordinal {o} of {v}"
+        );
         let Some(i) = a.as_u64() else { continue };
         used.insert(i);
         let attr = &v["attributes"][i as usize];
         let handle = text(&attr["handle_id"]);
         let released = text(&attr["releasedAt"]).map(|t| t.parse().expect("time"));
-        assert!(handle.is_some() != released.is_some(), "I1: ordinal {o} of {v}");
-        let seq = v["sequenceNumberForAllocation"][o.to_string()].as_u64().unwrap_or(0);
-        out.insert(cidr.nth(o as u128).expect("inside").to_string(), (handle, seq, released));
+        assert!(
+            handle.is_some() != released.is_some(),
+            "I1: ordinal {o} of {v}"
+        );
+        let seq = v["sequenceNumberForAllocation"][o.to_string()]
+            .as_u64()
+            .unwrap_or(0);
+        out.insert(
+            cidr.nth(o as u128).expect("inside").to_string(),
+            (handle, seq, released),
+        );
     }
-    assert_eq!(used.len(), v["attributes"].as_array().map_or(0, Vec::len), "unused attributes: {v}");
+    assert_eq!(
+        used.len(),
+        v["attributes"].as_array().map_or(0, Vec::len),
+        "unused attributes: {v}"
+    );
     (v, out)
 }
 
@@ -129,15 +148,23 @@ impl State {
                 }
             }
             for (h, real) in real {
-                let counted = self.map.get(&format!("/calico/ipam/v2/handle/{h}")).map_or(0, |(raw, _)| {
-                    let v: Value = serde_json::from_slice(raw).expect("handle JSON");
-                    v["block"][cidr].as_u64().unwrap_or(0)
-                });
-                assert!(counted >= real, "I5: {h} counts {counted} of {real} in {cidr}");
+                let counted =
+                    self.map
+                        .get(&format!("/calico/ipam/v2/handle/{h}"))
+                        .map_or(0, |(raw, _)| {
+                            let v: Value = serde_json::from_slice(raw).expect("handle JSON");
+                            v["block"][cidr].as_u64().unwrap_or(0)
+                        });
+                assert!(
+                    counted >= real,
+                    "I5: {h} counts {counted} of {real} in {cidr}"
+                );
             }
         }
         for (key, (raw, _)) in &self.map {
-            let Some(rest) = key.strip_prefix("/calico/ipam/v2/host/") else { continue };
+            let Some(rest) = key.strip_prefix("/calico/ipam/v2/host/") else {
+                continue;
+            };
             if !key.ends_with(&format!("/{cidr_key}")) {
                 continue;
             }
@@ -145,7 +172,11 @@ impl State {
             if a["state"] == "confirmed" {
                 let host = rest.split('/').next().expect("host");
                 let owner = block.and_then(|(v, _)| text(&v["affinity"]));
-                assert_eq!(owner, Some(format!("host:{host}")), "I3: {key} is confirmed");
+                assert_eq!(
+                    owner,
+                    Some(format!("host:{host}")),
+                    "I3: {key} is confirmed"
+                );
             }
         }
     }
@@ -158,33 +189,54 @@ impl State {
             assert!(seq(n) > seq(o), "I4: {key}");
         }
         let none = Holders::new();
-        let (was, is) = (old.as_ref().map_or(&none, |o| &o.1), new.as_ref().map_or(&none, |n| &n.1));
+        let (was, is) = (
+            old.as_ref().map_or(&none, |o| &o.1),
+            new.as_ref().map_or(&none, |n| &n.1),
+        );
         for (addr, (handle, seq, released)) in was {
             let next = is.get(addr);
             if let Some(since) = released {
                 let rested = self.now.duration_since(*since).as_secs() >= self.cooldown;
                 let still = next.is_some_and(|n| n.2 == Some(*since));
-                assert!(still || rested || self.cooldown == 0 || self.forgetting, "I7: {addr}");
+                assert!(
+                    still || rested || self.cooldown == 0 || self.forgetting,
+                    "I7: {addr}"
+                );
             } else if let Some((Some(h), s, _)) = next {
-                assert_eq!((handle.as_ref(), seq), (Some(h), s), "{addr} changed hands in one write");
+                assert_eq!(
+                    (handle.as_ref(), seq),
+                    (Some(h), s),
+                    "{addr} changed hands in one write"
+                );
             }
         }
         for (addr, (handle, seq, _)) in is {
             if handle.is_some() && !was.get(addr).is_some_and(|w| w.0.is_some()) {
-                assert!(self.assigned.insert((addr.clone(), *seq)), "I8: {addr} twice under {seq}");
+                assert!(
+                    self.assigned.insert((addr.clone(), *seq)),
+                    "I8: {addr} twice under {seq}"
+                );
             }
         }
         for (addr, (h, s)) in &self.beliefs {
             if was.contains_key(addr) || is.contains_key(addr) {
                 let found = is.get(addr).map(|i| (i.0.clone(), i.1));
-                assert_eq!(found, Some((Some(h.clone()), *s)), "{addr} was taken from its holder");
+                assert_eq!(
+                    found,
+                    Some((Some(h.clone()), *s)),
+                    "{addr} was taken from its holder"
+                );
             }
         }
         self.check_links(key.rsplit('/').next().expect("cidr"), new.as_ref());
     }
 
     fn block_of_key(&self, cidr_key: &str) -> Option<(Value, Holders)> {
-        let family = if cidr_key.contains(':') { "ipv6" } else { "ipv4" };
+        let family = if cidr_key.contains(':') {
+            "ipv6"
+        } else {
+            "ipv4"
+        };
         let key = format!("/calico/ipam/v2/assignment/{family}/block/{cidr_key}");
         self.map.get(&key).map(|(raw, _)| holders(raw))
     }
@@ -198,7 +250,13 @@ impl State {
             let mut blocks = HashSet::new();
             for raw in [before, after].into_iter().flatten() {
                 let v: Value = serde_json::from_slice(&raw).expect("handle JSON");
-                blocks.extend(v["block"].as_object().expect("map").keys().map(|c| c.replace('/', "-")));
+                blocks.extend(
+                    v["block"]
+                        .as_object()
+                        .expect("map")
+                        .keys()
+                        .map(|c| c.replace('/', "-")),
+                );
             }
             for c in blocks {
                 self.check_links(&c, self.block_of_key(&c).as_ref());
@@ -210,18 +268,29 @@ impl State {
 
     fn fails(&mut self) -> bool {
         let n = self.faults;
-        self.rng.as_mut().is_some_and(|r| n > 0 && r.below(1000) < n)
+        self.rng
+            .as_mut()
+            .is_some_and(|r| n > 0 && r.below(1000) < n)
     }
 }
 
 impl Memory {
     pub(crate) fn new(seed: u64, now: Timestamp) -> Self {
-        let state = State { now, rng: Some(Rng(seed)), ..State::default() };
-        Self { state: Mutex::new(state), ..Self::default() }
+        let state = State {
+            now,
+            rng: Some(Rng(seed)),
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
@@ -229,7 +298,10 @@ impl Memory {
     }
 
     pub(crate) fn json(&self, key: &str) -> Option<Value> {
-        self.lock().map.get(key).map(|(v, _)| serde_json::from_slice(v).expect("JSON"))
+        self.lock()
+            .map
+            .get(key)
+            .map(|(v, _)| serde_json::from_slice(v).expect("JSON"))
     }
 
     /// Puts an object as another program would.
@@ -237,7 +309,8 @@ impl Memory {
         let mut s = self.lock();
         s.rev += 1;
         let rev = s.rev;
-        s.map.insert(key.to_owned(), (value.as_bytes().to_vec(), rev));
+        s.map
+            .insert(key.to_owned(), (value.as_bytes().to_vec(), rev));
     }
 
     pub(crate) fn count_calls(&self) -> usize {
@@ -253,7 +326,11 @@ impl Memory {
         self.calls.fetch_add(1, Ordering::Relaxed);
         Yield(false).await;
         let mut s = self.lock();
-        let other = |message: &str| StorageError::Other { operation, key: key.into(), message: message.into() };
+        let other = |message: &str| StorageError::Other {
+            operation,
+            key: key.into(),
+            message: message.into(),
+        };
         if s.fails() {
             return Err(other("unavailable"));
         }
@@ -280,15 +357,28 @@ fn at(s: &State, key: &str, rev: u64) -> Result<(), StorageError> {
 impl Storage for Memory {
     async fn get(&self, key: &str) -> Result<Option<Stored>, StorageError> {
         self.call("get", key, |s| {
-            Ok(s.map.get(key).map(|(v, rev)| Stored { key: key.into(), value: v.clone(), rev: *rev }))
+            Ok(s.map.get(key).map(|(v, rev)| Stored {
+                key: key.into(),
+                value: v.clone(),
+                rev: *rev,
+            }))
         })
         .await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Stored>, StorageError> {
         self.call("list", prefix, |s| {
-            let all = s.map.range(prefix.to_owned()..).take_while(|(k, _)| k.starts_with(prefix));
-            Ok(all.map(|(k, (v, rev))| Stored { key: k.clone(), value: v.clone(), rev: *rev }).collect())
+            let all = s
+                .map
+                .range(prefix.to_owned()..)
+                .take_while(|(k, _)| k.starts_with(prefix));
+            Ok(all
+                .map(|(k, (v, rev))| Stored {
+                    key: k.clone(),
+                    value: v.clone(),
+                    rev: *rev,
+                })
+                .collect())
         })
         .await
     }
