@@ -13,7 +13,8 @@ mod value;
 
 pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
-    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId, Table,
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
+    Table,
 };
 pub use sys::{ApplyError, Sys};
 pub use value::*;

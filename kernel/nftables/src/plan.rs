@@ -142,6 +142,43 @@ pub enum Op {
     },
 }
 
+/// A chain or a set of the table, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Object {
+    /// A chain.
+    Chain(Arc<str>),
+    /// A set or map.
+    Set(Arc<str>),
+}
+
+impl Display for Object {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(n) => write!(f, "chain {n}"),
+            Self::Set(n) => write!(f, "set {n}"),
+        }
+    }
+}
+
+impl Op {
+    /// What it works on; `None` for the table itself.
+    pub fn object(&self) -> Option<Object> {
+        Some(match self {
+            Self::CreateTable => return None,
+            Self::DeleteRule { chain, .. }
+            | Self::FlushChain { chain }
+            | Self::DeleteChain { chain } => Object::Chain(chain.clone()),
+            Self::CreateChain { chain, .. }
+            | Self::SetPolicy { chain, .. }
+            | Self::AddRule { chain, .. } => Object::Chain(chain.as_str().into()),
+            Self::DeleteSet { set } => Object::Set(set.clone()),
+            Self::DeleteElements { set, .. }
+            | Self::CreateSet { set, .. }
+            | Self::AddElements { set, .. } => Object::Set(set.as_str().into()),
+        })
+    }
+}
+
 impl Display for Op {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -210,6 +247,18 @@ struct WantedChain {
 struct ChainState {
     want: Option<WantedChain>,
     live: Option<LiveChain>,
+}
+
+impl ChainState {
+    /// Whether a wanted rule uses one of the sets.
+    fn uses(&self, sets: &[&str]) -> bool {
+        !sets.is_empty()
+            && self
+                .want
+                .iter()
+                .flat_map(|w| &w.rules)
+                .any(|(_, r)| uses(r, sets))
+    }
 }
 
 /// `pending` is what must change: true to add, false to delete. What is wanted is `live` with
@@ -556,22 +605,38 @@ impl Table {
     /// The operations that make what is what is wanted. An empty plan means that nothing
     /// differs.
     pub fn plan(&self) -> Plan {
+        self.plan_except(&BTreeSet::new())
+    }
+
+    /// The same, leaving some objects as they are; also the chains that use a set left out, so
+    /// that no rule meets a set that is not its own.
+    pub fn plan_except(&self, left_out: &BTreeSet<Object>) -> Plan {
         let mut p = Phases::default();
         if !self.awake && (self.is_dirty() || !self.chains.is_empty() || !self.sets.is_empty()) {
             p.table.push(Op::CreateTable);
         }
         let mut recreated: Vec<&str> = Vec::new();
+        let mut stale: Vec<&str> = Vec::new();
         for name in &self.dirty_sets {
             let Some(state) = self.sets.get(name) else {
                 continue;
             };
+            if !left_out.is_empty() && left_out.contains(&Object::Set(name.clone())) {
+                stale.push(name);
+                continue;
+            }
             if state.recreate() {
                 recreated.push(name);
             }
             plan_set(name, state, &mut p);
         }
         for name in &self.dirty_chains {
-            if let Some(state) = self.chains.get(name) {
+            let Some(state) = self.chains.get(name) else {
+                continue;
+            };
+            let left = !left_out.is_empty()
+                && (left_out.contains(&Object::Chain(name.clone())) || state.uses(&stale));
+            if !left {
                 plan_chain(name, state, &recreated, &mut p);
             }
         }
@@ -582,12 +647,7 @@ impl Table {
                 .iter()
                 .filter(|(n, _)| !self.dirty_chains.contains(*n))
             {
-                if state
-                    .want
-                    .iter()
-                    .flat_map(|w| &w.rules)
-                    .any(|(_, r)| uses(r, &recreated))
-                {
+                if state.uses(&recreated) {
                     plan_chain(name, state, &recreated, &mut p);
                 }
             }

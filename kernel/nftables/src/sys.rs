@@ -15,6 +15,7 @@ use netlink::nft::{
     Batch, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo, SetInfo, VerdictInfo,
 };
 use netlink::{Errno, NetlinkError};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -168,6 +169,43 @@ impl Sys {
             }
         }
         Err(ApplyError::Changed(self.table.clone()))
+    }
+
+    /// As [`Sys::sync`], but an object that the kernel refuses does not hold up the others: it,
+    /// and the chains that use it, are left out and stay dirty. Gives back the refusals.
+    ///
+    /// # Errors
+    /// When it is not about single objects.
+    pub fn sync_each(&mut self, table: &mut Table) -> Result<Vec<ApplyError>, ApplyError> {
+        let mut left_out = BTreeSet::new();
+        let mut refusals = Vec::new();
+        let mut disturbed = 0;
+        loop {
+            let plan = table.plan_except(&left_out);
+            if plan.is_empty() {
+                return Ok(refusals);
+            }
+            match self.apply(&plan) {
+                Ok(receipt) => match table.committed(&plan, &receipt) {
+                    Ok(()) => return Ok(refusals),
+                    Err(Incomplete) => table.adopt(self.read()?),
+                },
+                Err(ApplyError::Changed(_) | ApplyError::Unknown(_)) if disturbed < TRIES => {
+                    disturbed += 1;
+                    table.adopt(self.read()?);
+                }
+                Err(e) => {
+                    let ApplyError::Refused { index: Some(i), .. } = &e else {
+                        return Err(e);
+                    };
+                    match plan.ops.get(*i).and_then(Op::object) {
+                        // Each turn leaves out one more, so this ends.
+                        Some(object) if left_out.insert(object.clone()) => refusals.push(e),
+                        _ => return Err(e),
+                    }
+                }
+            }
+        }
     }
 
     /// Removes the table and all in it; nothing to do where there is none.

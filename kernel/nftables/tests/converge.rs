@@ -436,6 +436,74 @@ fn a_refused_operation_changes_nothing_and_is_named() {
 }
 
 #[test]
+fn one_bad_object_does_not_stop_the_others() {
+    in_ns(|ns| {
+        let mut sys = Sys::open(table_name()).unwrap();
+        let mut table = Table::new(table_name());
+        let jump = |to: &str| rule(vec![], vec![], Some(Verdict::Jump(chain(to))));
+        table.set_chain(
+            &chain("good"),
+            Chain {
+                base: None,
+                rules: vec![counted(1)],
+            },
+        );
+        table.set_chain(
+            &chain("bad"),
+            Chain {
+                base: None,
+                rules: vec![jump("missing")],
+            },
+        );
+        // Overlapping prefixes, which the kernel refuses, and a rule that relies on them.
+        let overlap = ["10.0.0.0/8", "10.1.0.0/16"].map(|c| Element::Net(cidr(c)));
+        table
+            .set_set(&set("overlap"), SetKind::Net(V4), overlap)
+            .unwrap();
+        let set_name = set("overlap");
+        let m = Match::AddrInSet {
+            side: Side::Source,
+            family: V4,
+            set: set_name,
+            negate: false,
+        };
+        let relies = rule(vec![m], vec![], Some(Verdict::Accept));
+        table.set_chain(
+            &chain("relies"),
+            Chain {
+                base: None,
+                rules: vec![relies],
+            },
+        );
+
+        let refusals = sys.sync_each(&mut table).unwrap();
+        let words: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "add 2 elements to set overlap: EEXIST",
+                "add rule to chain bad: jump missing: ENOENT"
+            ]
+        );
+        assert_eq!(rules(ns, "good"), ["th dport 1 counter packets 0 bytes 0"]);
+        let shown = listing(ns);
+        assert!(
+            !shown.contains("relies") && !shown.contains("bad"),
+            "{shown}"
+        );
+        assert!(table.is_dirty());
+
+        table.set_chain(&chain("missing"), Chain::default());
+        table
+            .set_elems(&set("overlap"), [], [Element::Net(cidr("10.1.0.0/16"))])
+            .unwrap();
+        assert!(sys.sync_each(&mut table).unwrap().is_empty());
+        assert!(!table.is_dirty());
+        assert_eq!(sys.read().unwrap(), table.actual());
+    });
+}
+
+#[test]
 fn what_others_do_to_the_table_is_noticed_and_repaired() {
     in_ns(|ns| {
         let mut sys = Sys::open(table_name()).unwrap();

@@ -118,6 +118,21 @@ fn cluster(endpoints: usize, policies: usize, per: usize, dispatches: usize) -> 
     r
 }
 
+/// Endpoints that share the chain of their stack of policies, as replicas do.
+fn shared(endpoints: usize, policies: usize, per: usize, stacks: usize) -> Ruleset {
+    let mut r = cluster(stacks, policies, per, 3);
+    let map = (0..endpoints).map(|e| {
+        let to = chain(&format!("ep-{}", e % stacks));
+        Element::IfNameVerdict(ifname(&format!("cali{e}")), Verdict::Goto(to))
+    });
+    let map = Set {
+        kind: SetKind::IfNameVerdict,
+        elements: map.collect(),
+    };
+    r.sets.insert(set("dispatch"), map);
+    r
+}
+
 fn measure(name: &str, r: &Ruleset) {
     in_ns(|_| {
         println!("--- {name}: {} chains", r.chains.len());
@@ -210,5 +225,9 @@ fn figures() {
     measure(
         "1,000 endpoints x 10 of 1,000 policies, 3 hooks",
         &cluster(1000, 1000, 10, 3),
+    );
+    measure(
+        "1,000 endpoints of 50 stacks x 10 of 500 policies, 3 hooks",
+        &shared(1000, 500, 10, 50),
     );
 }
