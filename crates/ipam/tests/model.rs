@@ -3,6 +3,7 @@
 //!
 //! A run is a function of its seed. `IPAM_SEED=<n>` runs one, `IPAM_RUNS=<n>` that many.
 
+#[allow(dead_code, reason = "each test uses its part")]
 mod memory;
 
 use ipam::{
