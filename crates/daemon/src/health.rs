@@ -1,93 +1,161 @@
-//! Is the process alive, is it ready, and if not, why not.
+//! Health: named components that report, and what follows from their reports.
 //!
-//! Promises: a component that promised to report in time and does not is not live; one that has
-//! not reported yet is not ready; reasons name the component.
+//! Promises: a component that falls silent for longer than its timeout is neither live
+//! nor ready; whatever is not well is named with its reason.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-#[derive(Debug, Clone, Default)]
-struct Entry {
-    ready: Option<Result<(), String>>,
-    /// Within what time the component reports again, if it promised to.
-    within: Option<Duration>,
-    last: Option<Instant>,
+/// What a component says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// It does its work, or can still come to; else the process should be started anew.
+    pub live: bool,
+    /// It is where it should be.
+    pub ready: bool,
+    /// Why not, or a remark. One line.
+    pub reason: String,
 }
 
-/// All components of a process. A clone is the same.
+impl Report {
+    /// Live and ready.
+    pub fn ready() -> Self {
+        Self {
+            live: true,
+            ready: true,
+            reason: String::new(),
+        }
+    }
+
+    /// Live, not ready.
+    pub fn not_ready(reason: impl Into<String>) -> Self {
+        Self {
+            live: true,
+            ready: false,
+            reason: reason.into(),
+        }
+    }
+
+    /// Broken for good.
+    pub fn dead(reason: impl Into<String>) -> Self {
+        Self {
+            live: false,
+            ready: false,
+            reason: reason.into(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Component {
+    report: Report,
+    at: Instant,
+    /// `None`: it reports when something changes.
+    timeout: Option<Duration>,
+}
+
+/// The components of a process. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    entries: Arc<Mutex<BTreeMap<&'static str, Entry>>>,
+    components: Arc<Mutex<BTreeMap<String, Component>>>,
 }
 
-/// One component's way to report.
-#[derive(Debug, Clone)]
-pub struct Component {
-    health: Health,
-    name: &'static str,
-}
-
-/// An answer with its reasons.
+/// What a probe is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it holds of every component.
-    pub good: bool,
-    /// One line a component.
+    /// Every component is.
+    pub ok: bool,
+    /// A line each, what is not well first named with its reason.
     pub text: String,
 }
 
-impl Health {
-    /// Adds a component, which is not ready until it says so. With `within` it must report at
-    /// least that often to count as alive.
-    pub fn register(&self, name: &'static str, within: Option<Duration>, now: Instant) -> Component {
-        self.lock().insert(name, Entry { ready: None, within, last: Some(now) });
-        Component { health: self.clone(), name }
-    }
+/// By which a component reports. Dropping it takes the component off the list.
+#[derive(Debug)]
+pub struct Reporter {
+    health: Health,
+    name: String,
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Entry>> {
-        // Each change is one assignment, so a panic elsewhere leaves the map whole.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether every component that promised to report did.
-    pub fn live(&self, now: Instant) -> Verdict {
-        self.verdict(|e| match (e.within, e.last) {
-            (Some(within), Some(last)) if now.saturating_duration_since(last) > within => {
-                Err(format!("has not reported for {:.0?}, and promised to within {within:.0?}", now.saturating_duration_since(last)))
-            }
-            _ => Ok(()),
-        })
-    }
-
-    /// Whether every component is ready.
-    pub fn ready(&self) -> Verdict {
-        self.verdict(|e| e.ready.clone().unwrap_or_else(|| Err("is starting".to_owned())))
-    }
-
-    fn verdict(&self, judge: impl Fn(&Entry) -> Result<(), String>) -> Verdict {
-        let mut out = Verdict { good: true, text: String::new() };
-        for (name, entry) in self.lock().iter() {
-            // Writing to a String does not fail.
-            let _ = match judge(entry) {
-                Ok(()) => writeln!(out.text, "{name}: ok"),
-                Err(why) => {
-                    out.good = false;
-                    writeln!(out.text, "{name}: {why}")
-                }
-            };
+impl Reporter {
+    /// Reports, at `now`.
+    pub fn report(&self, now: Instant, report: Report) {
+        if let Some(c) = self.health.lock().get_mut(&self.name) {
+            c.report = report;
+            c.at = now;
         }
-        out
     }
 }
 
-impl Component {
-    /// Reports: ready, or not and why.
-    pub fn report(&self, ready: Result<(), String>, now: Instant) {
-        if let Some(e) = self.health.lock().get_mut(self.name) {
-            e.ready = Some(ready);
-            e.last = Some(now);
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.health.lock().remove(&self.name);
+    }
+}
+
+impl Health {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Component>> {
+        // Each change is one assignment: nothing half done can be left.
+        self.components
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a component, live and not yet ready. With a timeout it has to report
+    /// at least that often. Of two of one name the later counts.
+    pub fn register(
+        &self,
+        name: impl Into<String>,
+        timeout: Option<Duration>,
+        now: Instant,
+    ) -> Reporter {
+        let name = name.into();
+        let component = Component {
+            report: Report::not_ready("starting"),
+            at: now,
+            timeout,
+        };
+        self.lock().insert(name.clone(), component);
+        Reporter {
+            health: self.clone(),
+            name,
+        }
+    }
+
+    /// Whether every component is alive.
+    pub fn liveness(&self, now: Instant) -> Verdict {
+        self.verdict(now, |r| r.live, "live")
+    }
+
+    /// Whether every component is ready. The text lists what is not.
+    pub fn readiness(&self, now: Instant) -> Verdict {
+        self.verdict(now, |r| r.ready, "ready")
+    }
+
+    fn verdict(&self, now: Instant, is: impl Fn(&Report) -> bool, word: &str) -> Verdict {
+        let (mut bad, mut good, mut ok) = (String::new(), String::new(), true);
+        for (name, c) in self.lock().iter() {
+            let silent = now.saturating_duration_since(c.at);
+            let late = c.timeout.is_some_and(|t| silent > t);
+            let (out, not) = if is(&c.report) && !late {
+                (&mut good, "")
+            } else {
+                ok = false;
+                (&mut bad, "not ")
+            };
+            // Writing to a String does not fail.
+            let _ = write!(out, "{name}: {not}{word}");
+            if late {
+                let _ = write!(out, ": no report for {}s", silent.as_secs());
+            } else if !c.report.reason.is_empty() {
+                let _ = write!(out, ": {}", c.report.reason);
+            }
+            out.push('\n');
+        }
+        Verdict {
+            ok,
+            text: bad + &good,
         }
     }
 }
@@ -97,19 +165,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_only_when_all_are_and_live_only_in_time() {
-        let health = Health::default();
-        let start = Instant::now();
-        let store = health.register("datastore", None, start);
-        let plane = health.register("dataplane", Some(Duration::from_secs(90)), start);
-        assert!(!health.ready().good && health.live(start).good);
-        store.report(Ok(()), start);
-        plane.report(Err("the kernel refused a table".to_owned()), start);
-        let v = health.ready();
-        assert!(!v.good && v.text.contains("dataplane: the kernel refused a table") && v.text.contains("datastore: ok"));
-        plane.report(Ok(()), start);
-        assert!(health.ready().good);
-        let late = start + Duration::from_secs(91);
-        assert!(!health.live(late).good && health.live(late).text.contains("dataplane: has not reported"));
+    fn ready_when_all_are_and_named_when_not() {
+        let t0 = Instant::now();
+        let h = Health::default();
+        let a = h.register("dataplane", Some(Duration::from_secs(90)), t0);
+        let b = h.register("datastore", None, t0);
+        let v = h.readiness(t0);
+        assert!(!v.ok);
+        assert_eq!(
+            v.text,
+            "dataplane: not ready: starting\ndatastore: not ready: starting\n"
+        );
+        assert!(h.liveness(t0).ok);
+        a.report(t0, Report::ready());
+        b.report(t0, Report::not_ready("snapshot incomplete"));
+        let v = h.readiness(t0);
+        assert_eq!(
+            v.text,
+            "datastore: not ready: snapshot incomplete\ndataplane: ready\n"
+        );
+        b.report(t0, Report::ready());
+        assert!(h.readiness(t0).ok);
+        b.report(t0, Report::dead("the thread panicked"));
+        let v = h.liveness(t0);
+        assert!(
+            !v.ok
+                && v.text
+                    .starts_with("datastore: not live: the thread panicked\n")
+        );
+        drop(b);
+        assert!(h.liveness(t0).ok, "gone from the list");
+    }
+
+    #[test]
+    fn silence_is_not_health() {
+        let t0 = Instant::now();
+        let h = Health::default();
+        let quiet = h.register("loop", Some(Duration::from_secs(10)), t0);
+        let _calm = {
+            let r = h.register("file", None, t0);
+            r.report(t0, Report::ready());
+            r
+        };
+        quiet.report(t0, Report::ready());
+        assert!(h.readiness(t0 + Duration::from_secs(10)).ok);
+        let later = t0 + Duration::from_secs(11);
+        assert!(!h.readiness(later).ok);
+        let v = h.liveness(later);
+        assert_eq!(v.text, "loop: not live: no report for 11s\nfile: live\n");
+        quiet.report(later, Report::ready());
+        assert!(h.liveness(later).ok);
     }
 }

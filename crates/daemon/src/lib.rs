@@ -1,14 +1,24 @@
-//! What every long-running process needs: configuration, logs, metrics, health, a clean end.
+//! What every long-running process needs: configuration, logs, metrics, health, an end.
 //!
-//! Promises: an answer about health is never better than the truth and says what is
-//! missing; a stop is asked for once and heard by everybody.
+//! Promises: each parameter is a row of one table, with its name, type, default and
+//! meaning; a value that cannot be is reported with its source and never takes effect;
+//! who is not ready says why.
 //!
-//! Never: knows a resource or a kernel object.
+//! Never: knows a resource, a datastore or a kernel; those hand in plain texts.
 
-mod health;
+pub mod env;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod node;
+pub mod params;
 mod shutdown;
-mod telemetry;
+pub mod store;
 
-pub use health::{Component, Health, Verdict};
+pub use health::Health;
+pub use metrics::Metrics;
+pub use node::NodeEnv;
+pub use params::FelixParams;
 pub use shutdown::Shutdown;
-pub use telemetry::{Registry, ServeError, serve_health, serve_metrics};
+pub use store::StoreConfig;
