@@ -15,6 +15,7 @@ use model::WorkloadKey;
 use net::Family;
 use netlink::netns::{NetNs, Worker};
 use nftables::Notice;
+use nftables::conntrack::Conntrack;
 use render::Renderer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -56,6 +57,7 @@ pub(crate) struct Cycle {
     touched: BTreeSet<WorkloadKey>,
     /// Addresses whose connections are to be forgotten.
     flush: BTreeSet<IpAddr>,
+    connections: Conntrack,
     backoff: Duration,
     retry_at: Option<Instant>,
     resync_at: Instant,
@@ -71,7 +73,10 @@ impl Cycle {
     ) -> Result<Self, Error> {
         let worker = Worker::new(ns)?;
         let metrics = handle.metrics().clone();
-        let rules = worker.run(move || Rules::open(options.table, metrics))?;
+        let (rules, connections) = worker.run(move || {
+            let rules = Rules::open(options.table, metrics)?;
+            Ok::<_, netlink::NetlinkError>((rules, Conntrack::open()?))
+        })?;
         // Listening begins before reading, so that nothing is missed in between.
         let link_events = link::Monitor::open_in(ns)?;
         let route_events = route::Monitor::open_in(ns)?;
@@ -93,6 +98,7 @@ impl Cycle {
             in_sync: false,
             touched: BTreeSet::new(),
             flush: BTreeSet::new(),
+            connections,
             backoff: BACKOFF,
             retry_at: None,
             resync_at: Instant::now() + options.resync,
@@ -305,7 +311,14 @@ impl Cycle {
     /// An address that left must not keep the connections of its old workload: whoever has
     /// it next would get their packets, let through as established.
     fn forget_connections(&mut self) {
-        self.flush.clear();
+        if self.flush.is_empty() {
+            return;
+        }
+        let addrs: Vec<IpAddr> = self.flush.iter().copied().collect();
+        match self.connections.flush(&addrs) {
+            Ok(_) => self.flush.clear(),
+            Err(e) => tracing::warn!(error = %e, "cannot forget the connections of addresses"),
+        }
     }
 
     fn report(&mut self, all: bool) {
