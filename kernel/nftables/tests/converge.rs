@@ -636,3 +636,61 @@ fn prefixes_give_way_within_one_transaction() {
         }
     });
 }
+
+#[test]
+fn a_task_wakes_for_changes_by_others_only() {
+    in_ns(|ns| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut sys = Sys::open(table_name()).unwrap();
+            let mut table = Table::new(table_name());
+            table.set_chain(
+                &chain("c"),
+                Chain {
+                    base: None,
+                    rules: vec![counted(1)],
+                },
+            );
+            sys.sync(&mut table).unwrap();
+            let none = tokio::time::timeout(Duration::from_millis(20), sys.changed()).await;
+            assert!(none.is_err(), "our own work is no change");
+            nft(ns, &["flush", "chain", "inet", "manx", "c"], "");
+            let limit = Duration::from_secs(5);
+            let notice = tokio::time::timeout(limit, sys.changed())
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(notice, Notice::Changed);
+            table.adopt(sys.read().unwrap());
+            assert!(sys.sync(&mut table).unwrap());
+            assert_eq!(rules(ns, "c").len(), 1);
+        });
+    });
+}
+
+/// A transaction far beyond the default socket buffers.
+#[test]
+fn a_large_table_goes_in_one_piece() {
+    in_ns(|ns| {
+        let mut sys = Sys::open(table_name()).unwrap();
+        let mut table = Table::new(table_name());
+        let many = (0..60_000u32)
+            .map(|i| Element::Net(net::Cidr::new(V4.addr(u128::from(i << 8)), 25).unwrap()));
+        table.set_set(&set("many"), SetKind::Net(V4), many).unwrap();
+        for i in 0..500 {
+            let rules = (1..6).map(counted).collect();
+            table.set_chain(&chain(&format!("c{i}")), Chain { base: None, rules });
+        }
+        assert!(sys.sync(&mut table).unwrap());
+        assert_eq!(sys.read().unwrap(), table.actual());
+        assert_eq!(rules(ns, "c499").len(), 5);
+        table.remove_set(&set("many"));
+        (0..500).for_each(|i| table.remove_chain(&chain(&format!("c{i}"))));
+        assert!(sys.sync(&mut table).unwrap());
+        assert_eq!(sys.read().unwrap(), table.actual());
+        assert!(table.actual().chains.is_empty());
+    });
+}

@@ -837,3 +837,155 @@ fn a_forged_source_is_seen() {
         .unwrap();
     lab.wait_for("the forged packet", |lab| lab.counts("raw")[0] == 1);
 }
+
+#[test]
+fn translation_limits_and_tracking() {
+    let lab = Lab::new();
+    let mut t = Table::new(table_name());
+    let at = |kind, hook, priority| {
+        Some(Base {
+            kind,
+            hook,
+            priority,
+            policy: Policy::Accept,
+        })
+    };
+    let tcp = || Match::L4Proto {
+        proto: Protocol::TCP,
+        negate: false,
+    };
+    let udp = || Match::L4Proto {
+        proto: Protocol::UDP,
+        negate: false,
+    };
+    let port = |p: &str| Match::Ports {
+        side: Side::Destination,
+        ports: ports(&[p]),
+        negate: false,
+    };
+    let to = |a: &str| Match::Addr {
+        side: Side::Destination,
+        nets: nets(&[a]),
+        negate: false,
+    };
+    let dnat = |addr: &str| Statement::Dnat {
+        addr: ip(addr),
+        port: Some(8080),
+    };
+    let snat = |addr: &str| Statement::Snat {
+        addr: ip(addr),
+        ports: None,
+    };
+    t.set_chain(
+        &chain("pre"),
+        Chain {
+            base: at(Kind::Nat, Hook::Prerouting, -110),
+            rules: vec![
+                rule(
+                    vec![to("10.96.0.1"), tcp(), port("80")],
+                    vec![dnat("10.0.2.1")],
+                    None,
+                ),
+                rule(
+                    vec![to("fd96::1"), tcp(), port("80")],
+                    vec![dnat("fd00:2::1")],
+                    None,
+                ),
+            ],
+        },
+    );
+    // Each rule leaves the other family alone.
+    t.set_chain(
+        &chain("post"),
+        Chain {
+            base: at(Kind::Nat, Hook::Postrouting, 110),
+            rules: vec![
+                rule(vec![], vec![snat("fd00:2::fe")], None),
+                rule(vec![], vec![snat("10.0.2.254")], None),
+            ],
+        },
+    );
+    let counted = |m| rule(m, vec![Statement::Counter], None);
+    t.set_chain(
+        &chain("forward"),
+        Chain {
+            base: at(Kind::Filter, Hook::Forward, 0),
+            rules: vec![
+                counted(vec![Match::CtDnat { negate: false }]),
+                counted(vec![Match::CtDnat { negate: true }]),
+                rule(
+                    vec![tcp(), port("9999")],
+                    vec![Statement::Reject(Reject::AdminProhibited)],
+                    None,
+                ),
+            ],
+        },
+    );
+    t.set_chain(
+        &chain("raw"),
+        Chain {
+            base: at(Kind::Filter, Hook::Prerouting, -300),
+            rules: vec![rule(vec![udp(), port("7")], vec![Statement::Notrack], None)],
+        },
+    );
+    let limit = |over| Statement::Limit {
+        rate: 1,
+        per: Per::Hour,
+        burst: 3,
+        over,
+    };
+    let untracked = Match::CtState {
+        states: CtState::UNTRACKED,
+        negate: false,
+    };
+    t.set_chain(
+        &chain("input"),
+        Chain {
+            base: at(Kind::Filter, Hook::Input, 0),
+            rules: vec![
+                counted(vec![udp(), untracked]),
+                rule(vec![udp()], vec![limit(false), Statement::Counter], None),
+                rule(vec![udp()], vec![limit(true), Statement::Counter], None),
+                rule(vec![udp()], vec![Statement::Counter], Some(Verdict::Drop)),
+            ],
+        },
+    );
+    lab.program(&mut t);
+
+    for (server, service, router) in [
+        ("10.0.2.1:8080", "10.96.0.1:80", "10.0.2.254"),
+        ("[fd00:2::1]:8080", "[fd96::1]:80", "fd00:2::fe"),
+    ] {
+        let (listener, _) = serve(&lab.b, server);
+        let seen = exchange(&lab.a, &(listener, service.parse().unwrap()));
+        assert_eq!(seen, Some(ip(router)), "{service}");
+    }
+    assert!(
+        lab.counts("forward")[0] > 8,
+        "packets of rewritten connections"
+    );
+    assert_eq!(lab.counts("forward")[1], 0);
+    let refused = serve(&lab.b, "10.0.2.1:9999");
+    let start = Instant::now();
+    assert_eq!(exchange(&lab.a, &refused), None);
+    assert!(
+        start.elapsed() < Duration::from_millis(250),
+        "answered, not dropped"
+    );
+
+    for (n, dport) in [9, 9, 9, 9, 9, 7, 7].into_iter().enumerate() {
+        lab.a
+            .run(|| {
+                Packet::Udp {
+                    v6: false,
+                    sport: 1000 + n as u16,
+                    dport,
+                }
+                .send()
+            })
+            .unwrap();
+    }
+    lab.wait_for("all seven", |lab| lab.counts("input")[3] == 7);
+    // Untracked; within rate 0 and a burst of 3; above it.
+    assert_eq!(lab.counts("input"), [2, 3, 4, 7]);
+}
