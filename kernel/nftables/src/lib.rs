@@ -9,12 +9,13 @@ mod lower;
 mod plan;
 mod print;
 mod sys;
+mod table;
 mod value;
 
 pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
-    Table,
 };
 pub use sys::{ApplyError, Sys};
+pub use table::Table;
 pub use value::*;

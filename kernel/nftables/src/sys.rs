@@ -7,8 +7,9 @@
 
 use crate::lower;
 use crate::plan::{
-    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId, Table,
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId,
 };
+use crate::table::Table;
 use crate::value::*;
 use net::{Cidr, Family, IfName, Protocol};
 use netlink::nft::{
@@ -154,19 +155,24 @@ impl Sys {
     /// # Errors
     /// As [`Sys::apply`]; the table stays dirty.
     pub fn sync(&mut self, table: &mut Table) -> Result<bool, ApplyError> {
+        let mut worked = false;
         for _ in 0..TRIES {
             let plan = table.plan();
             if plan.is_empty() {
-                return Ok(false);
+                return Ok(worked);
             }
             match self.apply(&plan) {
                 Ok(receipt) => match table.committed(&plan, &receipt) {
                     Ok(()) => return Ok(true),
-                    Err(Incomplete) => table.adopt(self.read()?),
+                    Err(Incomplete) => worked = true,
                 },
-                Err(ApplyError::Changed(_) | ApplyError::Unknown(_)) => table.adopt(self.read()?),
+                Err(ApplyError::Changed(_)) => {}
+                // Small socket buffers, as an ordinary user has them, lose the answer to a
+                // large transaction; reading tells what became of it.
+                Err(ApplyError::Unknown(_)) => worked = true,
                 Err(e) => return Err(e),
             }
+            table.adopt(self.read()?);
         }
         Err(ApplyError::Changed(self.table.clone()))
     }

@@ -1,0 +1,564 @@
+//! The table we want and the table that is, kept side by side. Pure.
+//!
+//! Promises: nothing is stored twice; what changed is known, so that a plan need not look for
+//! it; what is wanted survives whatever is learned about what is, and the other way round.
+//! Never: opens a socket; guesses what the kernel did.
+
+use crate::plan::{
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Phases, Plan, Receipt,
+    RuleId, plan_chain, plan_set, same_chain, uses,
+};
+use crate::value::*;
+use net::IfName;
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub(crate) struct WantedChain {
+    pub(crate) base: Option<Base>,
+    pub(crate) rules: Vec<(RuleId, Arc<Rule>)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ChainState {
+    pub(crate) want: Option<WantedChain>,
+    pub(crate) live: Option<LiveChain>,
+}
+
+impl ChainState {
+    /// Whether a wanted rule uses one of the sets.
+    fn uses(&self, sets: &[&str]) -> bool {
+        !sets.is_empty()
+            && self
+                .want
+                .iter()
+                .flat_map(|w| &w.rules)
+                .any(|(_, r)| uses(r, sets))
+    }
+}
+
+/// `pending` is what must change: true to add, false to delete. What is wanted is `live` with
+/// `pending` applied; nothing is stored twice.
+#[derive(Debug, Default)]
+pub(crate) struct SetState {
+    pub(crate) want: Option<SetKind>,
+    pub(crate) live: Option<LiveSet>,
+    pub(crate) pending: FxHashMap<Element, bool>,
+    /// The wanted verdicts of a map, to find what a key has.
+    verdicts: FxHashMap<IfName, Verdict>,
+}
+
+impl SetState {
+    fn wants(&self, e: &Element) -> bool {
+        match self.pending.get(e) {
+            Some(on) => *on,
+            None => self.live.as_ref().is_some_and(|l| l.elements.contains(e)),
+        }
+    }
+
+    fn set(&mut self, e: Element, on: bool) {
+        let is = self.live.as_ref().is_some_and(|l| l.elements.contains(&e));
+        if is == on {
+            self.pending.remove(&e);
+        } else {
+            self.pending.insert(e, on);
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &Element> {
+        let live = self.live.iter().flat_map(|l| &l.elements);
+        live.filter(|e| !self.pending.contains_key(*e))
+            .chain(self.pending.iter().filter(|(_, on)| **on).map(|(e, _)| e))
+    }
+
+    /// The set must be deleted and made anew.
+    pub(crate) fn recreate(&self) -> bool {
+        match (&self.live, self.want) {
+            (Some(l), Some(k)) => l.alien || l.kind != Some(k),
+            _ => false,
+        }
+    }
+
+    fn is_clean(&self) -> bool {
+        match (&self.live, self.want) {
+            (None, None) => true,
+            (Some(_), Some(_)) => !self.recreate() && self.pending.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// One table: what is wanted, what the kernel holds, and where the two differ.
+#[derive(Debug)]
+pub struct Table {
+    name: TableName,
+    awake: bool,
+    chains: FxHashMap<Arc<str>, ChainState>,
+    sets: FxHashMap<Arc<str>, SetState>,
+    dirty_chains: BTreeSet<Arc<str>>,
+    dirty_sets: BTreeSet<Arc<str>>,
+}
+
+impl Table {
+    /// Nothing wanted, nothing there.
+    pub fn new(name: TableName) -> Self {
+        Self {
+            name,
+            awake: false,
+            chains: FxHashMap::default(),
+            sets: FxHashMap::default(),
+            dirty_chains: BTreeSet::new(),
+            dirty_sets: BTreeSet::new(),
+        }
+    }
+
+    /// The table's name.
+    pub const fn name(&self) -> &TableName {
+        &self.name
+    }
+
+    /// Wants this chain, with these rules and no others.
+    pub fn set_chain(&mut self, name: &ChainName, chain: Chain) {
+        let key: Arc<str> = name.as_str().into();
+        let state = self.chains.entry(key.clone()).or_default();
+        // A rule that was wanted already has its id.
+        let mut old: FxHashMap<Arc<Rule>, RuleId> = FxHashMap::default();
+        if let Some(w) = state.want.take() {
+            old.extend(w.rules.into_iter().map(|(id, r)| (r, id)));
+        }
+        let rules = chain
+            .rules
+            .into_iter()
+            .map(|r| match old.get_key_value(&r) {
+                Some((known, id)) => (*id, known.clone()),
+                None => (RuleId::of(&r), Arc::new(r)),
+            })
+            .collect();
+        state.want = Some(WantedChain {
+            base: chain.base,
+            rules,
+        });
+        self.dirty_chains.insert(key);
+    }
+
+    /// Wants the chain gone. Rules that jump there must be gone by the next plan.
+    pub fn remove_chain(&mut self, name: &ChainName) {
+        if let Some(state) = self.chains.get_mut(name.as_str()) {
+            state.want = None;
+            self.dirty_chains.insert(name.as_str().into());
+        }
+    }
+
+    /// Wants this set, with these elements and no others. Work in proportion to the set. In a
+    /// map, of several elements of one key the last counts.
+    ///
+    /// # Errors
+    /// When an element is of another kind; nothing changes then.
+    pub fn set_set(
+        &mut self,
+        name: &SetName,
+        kind: SetKind,
+        elements: impl IntoIterator<Item = Element>,
+    ) -> Result<(), ValueError> {
+        let mut want: FxHashSet<Element> = FxHashSet::default();
+        let mut verdicts = FxHashMap::default();
+        for e in elements {
+            check(name, kind, &e)?;
+            match e {
+                Element::IfNameVerdict(i, v) => drop(verdicts.insert(i, v)),
+                e => drop(want.insert(e)),
+            }
+        }
+        want.extend(
+            verdicts
+                .iter()
+                .map(|(i, v)| Element::IfNameVerdict(*i, v.clone())),
+        );
+        let key: Arc<str> = name.as_str().into();
+        let state = self.sets.entry(key.clone()).or_default();
+        state.want = Some(kind);
+        state.verdicts = verdicts;
+        state.pending = match &state.live {
+            None => want.into_iter().map(|e| (e, true)).collect(),
+            Some(live) => {
+                let gone = live.elements.iter().filter(|e| !want.contains(*e)).cloned();
+                let gone: Vec<_> = gone.map(|e| (e, false)).collect();
+                let new = want.into_iter().filter(|e| !live.elements.contains(e));
+                gone.into_iter().chain(new.map(|e| (e, true))).collect()
+            }
+        };
+        self.dirty_sets.insert(key);
+        Ok(())
+    }
+
+    /// Changes some elements: `del` first, then `add`. Adding what is there and deleting what is
+    /// not changes nothing. In a map, adding an element whose key has another verdict
+    /// replaces that; deleting one deletes its key only with the same verdict.
+    ///
+    /// # Errors
+    /// When the set is not wanted, or an element is of another kind; nothing changes then.
+    pub fn set_elems(
+        &mut self,
+        name: &SetName,
+        add: impl IntoIterator<Item = Element>,
+        del: impl IntoIterator<Item = Element>,
+    ) -> Result<(), ValueError> {
+        let unknown = || ValueError::UnknownSet(name.clone());
+        let kind = self
+            .sets
+            .get(name.as_str())
+            .and_then(|s| s.want)
+            .ok_or_else(unknown)?;
+        let (add, del): (Vec<_>, Vec<_>) = (add.into_iter().collect(), del.into_iter().collect());
+        add.iter()
+            .chain(&del)
+            .try_for_each(|e| check(name, kind, e))?;
+        let state = self.sets.get_mut(name.as_str()).ok_or_else(unknown)?;
+        for e in del {
+            if let Element::IfNameVerdict(i, v) = &e {
+                if state.verdicts.get(i) != Some(v) {
+                    continue;
+                }
+                state.verdicts.remove(i);
+            }
+            state.set(e, false);
+        }
+        for e in add {
+            if let Element::IfNameVerdict(i, v) = &e {
+                // The kernel has one verdict a key: the old one goes first.
+                if let Some(old) = state.verdicts.insert(*i, v.clone()).filter(|old| old != v) {
+                    state.set(Element::IfNameVerdict(*i, old), false);
+                }
+            }
+            state.set(e, true);
+        }
+        self.dirty_sets.insert(name.as_str().into());
+        Ok(())
+    }
+
+    /// Wants the set gone. Rules that use it must be gone by the next plan.
+    pub fn remove_set(&mut self, name: &SetName) {
+        if let Some(state) = self.sets.get_mut(name.as_str()) {
+            state.want = None;
+            state.pending = FxHashMap::default();
+            state.verdicts = FxHashMap::default();
+            self.dirty_sets.insert(name.as_str().into());
+        }
+    }
+
+    /// Takes what the kernel holds as known, whatever was thought before. The next plan
+    /// repairs all differences and touches nothing else.
+    pub fn adopt(&mut self, dump: Dump) {
+        self.awake = dump.awake;
+        let mut live: FxHashMap<Arc<str>, LiveChain> = dump
+            .chains
+            .into_iter()
+            .map(|(n, c)| (n.into(), c))
+            .collect();
+        for (name, state) in &mut self.chains {
+            state.live = live.remove(name);
+        }
+        for (name, chain) in live {
+            self.chains.insert(
+                name,
+                ChainState {
+                    want: None,
+                    live: Some(chain),
+                },
+            );
+        }
+        let mut live: FxHashMap<Arc<str>, LiveSet> =
+            dump.sets.into_iter().map(|(n, s)| (n.into(), s)).collect();
+        for (name, state) in &mut self.sets {
+            let wanted: FxHashSet<Element> = match state.want {
+                Some(_) => state.wanted().cloned().collect(),
+                None => FxHashSet::default(),
+            };
+            state.live = live.remove(name);
+            state.pending.clear();
+            if state.want.is_some() {
+                let gone: Vec<_> = state
+                    .live
+                    .iter()
+                    .flat_map(|l| &l.elements)
+                    .filter(|e| !wanted.contains(*e))
+                    .cloned()
+                    .collect();
+                gone.into_iter()
+                    .chain(wanted.iter().cloned())
+                    .for_each(|e| {
+                        let on = wanted.contains(&e);
+                        state.set(e, on);
+                    });
+            }
+        }
+        for (name, set) in live {
+            let state = SetState {
+                live: Some(set),
+                ..SetState::default()
+            };
+            self.sets.insert(name, state);
+        }
+        self.dirty_chains = self.chains.keys().cloned().collect();
+        self.dirty_sets = self.sets.keys().cloned().collect();
+        self.settle();
+    }
+
+    /// Forgets the names that are neither wanted nor there, and cleans the dirt of those that
+    /// are as wanted.
+    fn settle(&mut self) {
+        for name in std::mem::take(&mut self.dirty_chains) {
+            let Some(state) = self.chains.get(&name) else {
+                continue;
+            };
+            match (&state.want, &state.live) {
+                (None, None) => drop(self.chains.remove(&name)),
+                (Some(w), Some(l)) if same_chain(w, l) => {}
+                _ => drop(self.dirty_chains.insert(name)),
+            }
+        }
+        for name in std::mem::take(&mut self.dirty_sets) {
+            let Some(state) = self.sets.get(&name) else {
+                continue;
+            };
+            if state.want.is_none() && state.live.is_none() {
+                self.sets.remove(&name);
+            } else if !state.is_clean() {
+                self.dirty_sets.insert(name);
+            }
+        }
+    }
+
+    /// Whether something may differ. False is certain.
+    pub fn is_dirty(&self) -> bool {
+        !(self.dirty_chains.is_empty() && self.dirty_sets.is_empty())
+    }
+
+    /// What is wanted, as one value; for printing and comparing.
+    pub fn desired(&self) -> Ruleset {
+        let mut out = Ruleset::new(self.name.clone());
+        for (name, state) in &self.chains {
+            if let (Some(w), Ok(name)) = (&state.want, ChainName::new(name)) {
+                let rules = w.rules.iter().map(|(_, r)| (**r).clone()).collect();
+                out.chains.insert(
+                    name,
+                    Chain {
+                        base: w.base,
+                        rules,
+                    },
+                );
+            }
+        }
+        for (name, state) in &self.sets {
+            if let (Some(kind), Ok(name)) = (state.want, SetName::new(name)) {
+                out.sets.insert(
+                    name,
+                    Set {
+                        kind,
+                        elements: state.wanted().cloned().collect(),
+                    },
+                );
+            }
+        }
+        out
+    }
+
+    /// What the kernel is thought to hold.
+    pub fn actual(&self) -> Dump {
+        let chains = self.chains.iter();
+        let sets = self.sets.iter();
+        Dump {
+            awake: self.awake,
+            chains: chains
+                .filter_map(|(n, s)| Some((n.to_string(), s.live.clone()?)))
+                .collect(),
+            sets: sets
+                .filter_map(|(n, s)| Some((n.to_string(), s.live.clone()?)))
+                .collect(),
+        }
+    }
+
+    /// The operations that make what is what is wanted. An empty plan means that nothing
+    /// differs.
+    pub fn plan(&self) -> Plan {
+        self.plan_except(&BTreeSet::new())
+    }
+
+    /// The same, leaving some objects as they are; also the chains that use a set left out, so
+    /// that no rule meets a set that is not its own.
+    pub fn plan_except(&self, left_out: &BTreeSet<Object>) -> Plan {
+        let mut p = Phases::default();
+        if !self.awake && (self.is_dirty() || !self.chains.is_empty() || !self.sets.is_empty()) {
+            p.table.push(Op::CreateTable);
+        }
+        let mut recreated: Vec<&str> = Vec::new();
+        let mut stale: Vec<&str> = Vec::new();
+        for name in &self.dirty_sets {
+            let Some(state) = self.sets.get(name) else {
+                continue;
+            };
+            if !left_out.is_empty() && left_out.contains(&Object::Set(name.clone())) {
+                stale.push(name);
+                continue;
+            }
+            if state.recreate() {
+                recreated.push(name);
+            }
+            plan_set(name, state, &mut p);
+        }
+        for name in &self.dirty_chains {
+            let Some(state) = self.chains.get(name) else {
+                continue;
+            };
+            let left = !left_out.is_empty()
+                && (left_out.contains(&Object::Chain(name.clone())) || state.uses(&stale));
+            if !left {
+                plan_chain(name, state, &recreated, &mut p);
+            }
+        }
+        if !recreated.is_empty() {
+            // Rules that use a set hold it; they go and come back in the same transaction.
+            for (name, state) in self
+                .chains
+                .iter()
+                .filter(|(n, _)| !self.dirty_chains.contains(*n))
+            {
+                if state.uses(&recreated) {
+                    plan_chain(name, state, &recreated, &mut p);
+                }
+            }
+        }
+        p.into_plan()
+    }
+
+    /// Takes note that the kernel carried out a plan that this table made. Changes wanted since
+    /// stay dirty.
+    ///
+    /// # Errors
+    /// When a handle is missing; then read and [`Table::adopt`].
+    pub fn committed(&mut self, plan: &Plan, receipt: &Receipt) -> Result<(), Incomplete> {
+        let all = plan.ops.iter().enumerate();
+        let mut rules = all.filter(|(_, op)| matches!(op, Op::AddRule { .. }));
+        if !rules.all(|(i, _)| receipt.handles.contains_key(&i)) {
+            return Err(Incomplete);
+        }
+        // Deletions of single rules, gathered so that a chain is walked once.
+        let mut gone: FxHashMap<&str, FxHashSet<u64>> = FxHashMap::default();
+        for op in &plan.ops {
+            if let Op::DeleteRule { chain, handle } = op {
+                gone.entry(chain).or_default().insert(*handle);
+            }
+        }
+        for (chain, handles) in gone {
+            if let Some(live) = self.chains.get_mut(chain).and_then(|s| s.live.as_mut()) {
+                live.rules.retain(|r| !handles.contains(&r.handle));
+            }
+            self.dirty_chains.insert(chain.into());
+        }
+        for (i, op) in plan.ops.iter().enumerate() {
+            self.replay(op, receipt.handles.get(&i).copied());
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn replay(&mut self, op: &Op, handle: Option<u64>) {
+        match op {
+            Op::CreateTable => self.awake = true,
+            Op::DeleteRule { .. } => {}
+            Op::FlushChain { chain } => self.live_chain(chain, |c| c.rules.clear()),
+            Op::DeleteChain { chain } => {
+                self.chains.entry(chain.clone()).or_default().live = None;
+                self.dirty_chains.insert(chain.clone());
+            }
+            Op::CreateChain { chain, base } => {
+                let key: Arc<str> = chain.as_str().into();
+                let base = base.map_or(LiveBase::None, LiveBase::At);
+                let live = LiveChain {
+                    base,
+                    rules: Vec::new(),
+                };
+                self.chains.entry(key.clone()).or_default().live = Some(live);
+                self.dirty_chains.insert(key);
+            }
+            Op::SetPolicy { chain, base } => {
+                self.live_chain(chain.as_str(), |c| c.base = LiveBase::At(*base));
+            }
+            Op::AddRule {
+                chain, id, before, ..
+            } => {
+                let Some(handle) = handle else { return };
+                let new = LiveRule {
+                    handle,
+                    id: Some(*id),
+                };
+                self.live_chain(chain.as_str(), |c| {
+                    let at = before.and_then(|b| c.rules.iter().position(|r| r.handle == b));
+                    c.rules.insert(at.unwrap_or(c.rules.len()), new);
+                });
+            }
+            Op::DeleteSet { set } => self.live_set(set, |s| {
+                // Whatever was wanted before is wanted still, and now must be added.
+                let wanted: Vec<Element> = match s.want {
+                    Some(_) => s.wanted().cloned().collect(),
+                    None => Vec::new(),
+                };
+                s.live = None;
+                s.pending = wanted.into_iter().map(|e| (e, true)).collect();
+            }),
+            Op::CreateSet { set, kind } => self.live_set(set.as_str(), |s| {
+                s.live = Some(LiveSet {
+                    kind: Some(*kind),
+                    ..LiveSet::default()
+                });
+            }),
+            Op::DeleteElements { set, elements } => self.live_set(set.as_str(), |s| {
+                elements.iter().for_each(|e| s.learn(e, false));
+            }),
+            Op::AddElements { set, elements } => self.live_set(set.as_str(), |s| {
+                elements.iter().for_each(|e| s.learn(e, true));
+            }),
+        }
+    }
+
+    fn live_chain(&mut self, chain: &str, change: impl FnOnce(&mut LiveChain)) {
+        if let Some(live) = self.chains.get_mut(chain).and_then(|s| s.live.as_mut()) {
+            change(live);
+            self.dirty_chains.insert(chain.into());
+        }
+    }
+
+    fn live_set(&mut self, set: &str, change: impl FnOnce(&mut SetState)) {
+        change(self.sets.entry(set.into()).or_default());
+        self.dirty_sets.insert(set.into());
+    }
+}
+
+impl SetState {
+    /// The kernel now has, or no longer has, this element; what is wanted stays the same.
+    fn learn(&mut self, e: &Element, on: bool) {
+        let wanted = self.want.is_some() && self.wants(e);
+        if let Some(live) = &mut self.live {
+            if on {
+                live.elements.insert(e.clone());
+            } else {
+                live.elements.remove(e);
+            }
+        }
+        if self.want.is_some() {
+            self.set(e.clone(), wanted);
+        }
+    }
+}
+
+fn check(set: &SetName, kind: SetKind, e: &Element) -> Result<(), ValueError> {
+    if e.fits(kind) {
+        return Ok(());
+    }
+    Err(ValueError::WrongElement {
+        set: set.clone(),
+        kind,
+        element: e.to_string(),
+    })
+}
