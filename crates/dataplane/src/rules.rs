@@ -7,8 +7,8 @@
 use crate::Metrics;
 use netlink::NetlinkError;
 use nftables::{
-    ApplyError, Chain, ChainName, IfPattern, Match, Notice, Op, Plan, Rule, SetName, Statement,
-    Sys, Table, TableName, Text, Verdict,
+    ApplyError, Chain, ChainName, IfPattern, Match, Notice, Op, Plan, Rule, Set, SetName,
+    Statement, Sys, Table, TableName, Text, Verdict,
 };
 use render::TableEdit;
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub(crate) struct Rules {
     /// Whether `table` knows what the kernel holds.
     read: bool,
     refused: BTreeMap<ChainName, Refused>,
+    /// Sets with elements that the kernel refused, as wanted; in the table they are empty.
+    refused_sets: BTreeMap<SetName, Set>,
     /// Why the last sync failed as a whole.
     error: Option<String>,
     metrics: Metrics,
@@ -57,6 +59,7 @@ impl Rules {
             table: Table::new(name),
             read: false,
             refused: BTreeMap::new(),
+            refused_sets: BTreeMap::new(),
             error: None,
             metrics,
         })
@@ -75,9 +78,21 @@ impl Rules {
                 self.table.remove_chain(&name);
                 Ok(())
             }
-            TableEdit::Set(name, kind, elements) => self.table.set_set(&name, kind, elements),
-            TableEdit::Elements { set, add, remove } => self.table.set_elems(&set, add, remove),
+            TableEdit::Set(name, kind, elements) => {
+                if self.refused_sets.remove(&name).is_some() {
+                    // Those that were closed because of it may be right now.
+                    self.retry();
+                }
+                self.table.set_set(&name, kind, elements)
+            }
+            TableEdit::Elements { set, add, remove } => {
+                if self.refused_sets.contains_key(&set) {
+                    self.retry();
+                }
+                self.table.set_elems(&set, add, remove)
+            }
             TableEdit::RemoveSet(name) => {
+                self.refused_sets.remove(&name);
                 self.table.remove_set(&name);
                 Ok(())
             }
@@ -110,6 +125,11 @@ impl Rules {
 
     /// Wants the refused chains again.
     pub(crate) fn retry(&mut self) {
+        for (name, s) in std::mem::take(&mut self.refused_sets) {
+            if let Err(e) = self.table.set_set(&name, s.kind, s.elements) {
+                tracing::error!(error = %e, "a set that was there before makes no sense");
+            }
+        }
         for (name, r) in std::mem::take(&mut self.refused) {
             self.table.set_chain(&name, r.wanted);
         }
@@ -210,7 +230,9 @@ impl Rules {
             && let Some(s) = wanted.sets.get(set)
         {
             // Empty is at least programmable; whoever uses the set is closed.
-            let _ = self.table.set_set(set, s.kind, []);
+            if self.table.set_set(set, s.kind, []).is_ok() {
+                self.refused_sets.insert(set.clone(), s.clone());
+            }
         }
         let mut closed_any = false;
         for name in names {
