@@ -37,6 +37,8 @@ struct Users {
 }
 
 struct World {
+    /// One handle and one block.
+    duel: bool,
     /// Few hosts, handles and blocks, so that everybody meets.
     hot: bool,
     store: Arc<Memory>,
@@ -48,7 +50,7 @@ struct World {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-fn world(seed: u64, rng: &mut Rng) -> Arc<World> {
+fn world(seed: u64, rng: &mut Rng, duel: bool) -> Arc<World> {
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
     let mut store = Memory::new(seed ^ 0x55, now);
     store.quiet_writes = rng.one_in(2);
@@ -66,7 +68,7 @@ fn world(seed: u64, rng: &mut Rng) -> Arc<World> {
         &ipam::config_key(),
         &String::from_utf8(config.encode()).expect("UTF-8"),
     );
-    let hot = rng.one_in(2);
+    let hot = duel || rng.one_in(2);
     if hot {
         let pool = Pool {
             block_size: 30,
@@ -74,6 +76,7 @@ fn world(seed: u64, rng: &mut Rng) -> Arc<World> {
         };
         let reserved = Reservations::default();
         return Arc::new(World {
+            duel,
             hot,
             store: Arc::new(store),
             users: Mutex::default(),
@@ -103,6 +106,7 @@ fn world(seed: u64, rng: &mut Rng) -> Arc<World> {
     ];
     let reserved = Reservations::new([c("10.0.0.5"), c("10.0.0.12/30"), c("fd00::1")]);
     Arc::new(World {
+        duel,
         hot,
         store: Arc::new(store),
         users: Mutex::default(),
@@ -421,9 +425,24 @@ fn affinities(w: Arc<World>, rng: &mut Rng) -> Task {
 
 fn any_task(w: &Arc<World>, rng: &mut Rng, fresh: &mut usize) -> Task {
     // A few handles that everybody shares, and many that are used once.
-    let often = |rng: &mut Rng| if w.hot { !rng.one_in(3) } else { rng.one_in(3) };
-    let shared = format!("net.shared-{}", rng.below(3));
-    match rng.below(20) {
+    let often = |rng: &mut Rng| {
+        if w.duel {
+            true
+        } else if w.hot {
+            !rng.one_in(3)
+        } else {
+            rng.one_in(3)
+        }
+    };
+    let shared = format!("net.shared-{}", rng.below(if w.duel { 1 } else { 3 }));
+    // A duel begins with an address to fight about.
+    let kind = if w.duel && *fresh == 1 {
+        0
+    } else {
+        rng.below(20)
+    };
+    *fresh += usize::from(w.duel);
+    match kind {
         0..=9 => {
             let handle = if often(rng) {
                 shared
@@ -507,16 +526,19 @@ fn clean_up(w: &Arc<World>, rng: &mut Rng, fresh: usize) {
     assert_eq!(w.store.keys(), vec![ipam::config_key()]);
 }
 
-fn run(seed: u64, operations: usize) -> (usize, usize) {
+fn run(seed: u64, operations: usize, duel: bool) -> (usize, usize) {
     let mut rng = Rng(seed);
-    let w = world(seed, &mut rng);
+    let w = world(seed, &mut rng, duel);
     let mut tasks: Vec<Task> = Vec::new();
     let (mut started, mut crashed, mut fresh) = (0, 0, 1);
     // How long one task runs before another does: stalls at one call, bursts of many.
     let burst = [1, 3, 12][rng.below(3)];
     let mut i = 0;
     while started < operations || !tasks.is_empty() {
-        if started < operations && tasks.len() < CONCURRENT && (tasks.is_empty() || rng.one_in(6)) {
+        if started < operations
+            && tasks.len() < CONCURRENT
+            && (tasks.is_empty() || if duel { started > 1 } else { rng.one_in(6) })
+        {
             tasks.push(any_task(&w, &mut rng, &mut fresh));
             started += 1;
         }
@@ -525,7 +547,7 @@ fn run(seed: u64, operations: usize) -> (usize, usize) {
         }
         if poll(&mut tasks[i]) {
             drop(tasks.swap_remove(i));
-        } else if rng.one_in(60) {
+        } else if rng.one_in(if duel { 200 } else { 60 }) {
             crashed += 1;
             drop(tasks.swap_remove(i));
         }
@@ -538,12 +560,12 @@ fn run(seed: u64, operations: usize) -> (usize, usize) {
 fn nothing_is_lost_or_given_twice_under_crashes_and_races() {
     let env = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     if let Some(seed) = env("IPAM_SEED") {
-        run(seed, 300);
+        run(seed, 300, false);
         return;
     }
     let (mut operations, mut crashes) = (0, 0);
     for seed in 0..env("IPAM_RUNS").unwrap_or(40) {
-        let outcome = std::panic::catch_unwind(|| run(seed, 300));
+        let outcome = std::panic::catch_unwind(|| run(seed, 300, false));
         match outcome {
             Ok((o, c)) => {
                 operations += o;
@@ -562,10 +584,30 @@ fn nothing_is_lost_or_given_twice_under_crashes_and_races() {
     );
 }
 
+/// Very many very short runs, in which a few operations on one handle and one block start
+/// together: the interleavings that long runs rarely reach.
+#[test]
+fn few_operations_meet_on_one_handle() {
+    let runs = std::env::var("IPAM_DUELS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(3000);
+    let first = std::env::var("IPAM_DUEL")
+        .ok()
+        .and_then(|v| v.parse::<u64>().ok());
+    for seed in first.map_or(0..runs, |s| s..s + 1) {
+        let outcome = std::panic::catch_unwind(|| run(seed, 5, true));
+        if let Err(e) = outcome {
+            eprintln!("IPAM_DUEL={seed}");
+            std::panic::resume_unwind(e);
+        }
+    }
+}
+
 #[test]
 fn the_store_sees_what_the_model_asserts() {
     // A write that breaks an invariant must not pass unseen.
-    let w = world(1, &mut Rng(2));
+    let w = world(1, &mut Rng(2), false);
     let affinity = Affinity::key(&Owner::host("node-0"), c("10.0.0.0/30"));
     let write = ipam::Storage::create(&w.store, &affinity, br#"{"state":"confirmed"}"#);
     w.store.lock().faults = 0;

@@ -14,11 +14,12 @@ mod affinities;
 mod assign;
 mod io;
 mod release;
+mod request;
 mod walk;
 
 pub use affinities::AffinityRelease;
-pub use assign::{AssignIp, Assignment, AutoAssign, AutoAssigned, Granted};
 pub use release::{ReleaseArgs, ReleaseOutcome};
+pub use request::{AssignIp, Assignment, AutoAssign, AutoAssigned, Granted};
 
 use crate::config::{Config, config_key};
 use crate::error::Error;
