@@ -277,5 +277,5 @@ fn quantity(text: &str) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "checked to be within range, and callers clamp"
     )]
-    (n >= 0.0 && n < 1e18).then_some(n as u64)
+    (0.0..1e18).contains(&n).then_some(n as u64)
 }

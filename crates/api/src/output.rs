@@ -171,8 +171,7 @@ fn string(out: &mut String, s: &str, depth: usize) {
             }
         }
     } else if !clean || s.contains(['\n', '\t']) || resolves(s) {
-        // JSON's escapes are YAML's.
-        out.push_str(&Value::from(s).to_string());
+        escaped(out, s);
     } else if needs_quotes(s) {
         out.push('\'');
         out.push_str(&s.replace('\'', "''"));
@@ -180,6 +179,32 @@ fn string(out: &mut String, s: &str, depth: usize) {
     } else {
         out.push_str(s);
     }
+}
+
+/// What YAML lets stand for itself (YAML 1.2.2, section 5.1) and no reader takes for a line break.
+fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(
+            c,
+            '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}'
+        )
+}
+
+/// In double quotes; the escapes are those that YAML shares with JSON.
+fn escaped(out: &mut String, s: &str) {
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if is_printable(c) => out.push(c),
+            // Whatever is not printable lies in the first plane.
+            c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    out.push('"');
 }
 
 /// Whether, unquoted, it would read as something else than a string.
@@ -201,7 +226,7 @@ fn looks_numeric(s: &str) -> bool {
     let hex = t.strip_prefix("0x").or_else(|| t.strip_prefix("0X"));
     let number = t.parse::<f64>().is_ok()
         || only("_.")
-        || only("_:") && !t.contains("::")
+        || is_sexagesimal(t)
         || hex.is_some_and(|h| h.chars().all(|c| c.is_ascii_hexdigit() || c == '_'))
         || t.strip_prefix("0o")
             .is_some_and(|o| o.chars().all(|c| c.is_digit(8)))
@@ -211,6 +236,19 @@ fn looks_numeric(s: &str) -> bool {
     // A dotted quad is a string to every reader.
     let quad = only(".") && t.matches('.').count() > 1;
     starts && !quad && (number || date)
+}
+
+/// `12:30` was a number to YAML 1.1.
+fn is_sexagesimal(t: &str) -> bool {
+    let mut parts = t.split(':');
+    let digits = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let first = parts.next().is_some_and(digits);
+    let rest: Vec<_> = parts.collect();
+    first
+        && !rest.is_empty()
+        && rest
+            .iter()
+            .all(|p| digits(p) && p.parse::<u8>().is_ok_and(|n| n < 60))
 }
 
 /// Whether it is a string, but its punctuation would mislead a reader.

@@ -95,7 +95,9 @@ fn document(chunk: &Chunk<'_>, source: &str, out: &mut Parsed) {
             problem: DocProblem::Malformed(plain_message(e)),
         }
     };
-    let value: Value = match serde_saphyr::from_str(&chunk.text) {
+    // Without types to go by, `n` and `on` are words: names, more likely than truth values.
+    let words = serde_saphyr::options! { strict_booleans: true };
+    let value: Value = match serde_saphyr::from_str_with_options(&chunk.text, words) {
         Ok(v) => v,
         Err(e) => return out.push(Err(fault(&e))),
     };

@@ -5,6 +5,7 @@ use super::{Cause, cause, pod, policy};
 use crate::kinds::endpoint::{
     EndpointPort, HostEndpoint, IpNat, Profile, QosControls, WorkloadEndpoint,
 };
+use crate::kinds::kube::{Namespace, ServiceAccount};
 use crate::kinds::policy::Rule;
 use crate::kinds::sets::NetworkSetSpec;
 use crate::meta::{ObjectMeta, StringMap};
@@ -188,18 +189,18 @@ pub(super) fn profile_update(r: &Profile) -> Result<Update, Cause> {
 }
 
 /// Labels as endpoints inherit them, with the owner's name among them.
-fn inherited(meta: &ObjectMeta, prefix: &str) -> Labels {
+fn inherited(meta: &ObjectMeta, prefix: &str) -> impl Iterator<Item = (String, String)> {
     let own = meta
         .labels
         .iter()
-        .map(|(k, v)| (format!("{prefix}{k}"), v.clone()));
-    Labels::new(own.chain([(format!("{prefix}projectcalico.org/name"), meta.name.clone())]))
+        .map(move |(k, v)| (format!("{prefix}{k}"), v.clone()));
+    own.chain([(format!("{prefix}projectcalico.org/name"), meta.name.clone())])
 }
 
 /// A namespace is the profile `kns.<name>`: its pods are open until policy says otherwise.
 pub(super) fn namespace_update(meta: &ObjectMeta) -> Update {
     let allow = || vec![model::Rule::any(Action::Allow)];
-    let labels = inherited(meta, policy::NAMESPACE_PREFIX);
+    let labels = Labels::new(inherited(meta, policy::NAMESPACE_PREFIX));
     let profile = model::Profile {
         ingress: allow(),
         egress: allow(),
@@ -210,7 +211,7 @@ pub(super) fn namespace_update(meta: &ObjectMeta) -> Update {
 
 /// A service account is the profile `ksa.<namespace>.<name>`, which only gives labels.
 pub(super) fn service_account_update(meta: &ObjectMeta) -> Update {
-    let labels = inherited(meta, policy::SERVICE_ACCOUNT_PREFIX);
+    let labels = Labels::new(inherited(meta, policy::SERVICE_ACCOUNT_PREFIX));
     let profile = model::Profile {
         labels,
         ..model::Profile::default()
@@ -219,6 +220,46 @@ pub(super) fn service_account_update(meta: &ObjectMeta) -> Update {
         format!("ksa.{}.{}", meta.namespace, meta.name).into(),
         Some(profile),
     )
+}
+
+/// The profile of a namespace as the resource that `get profile` shows; nobody stores it.
+pub fn namespace_profile(r: &Namespace) -> Profile {
+    let allow = || {
+        vec![Rule {
+            action: "Allow".to_owned(),
+            ..Rule::default()
+        }]
+    };
+    let mut p = shown(&r.metadata, format!("kns.{}", r.metadata.name));
+    p.metadata.resource_version = format!("{}/", r.metadata.resource_version);
+    p.spec.ingress = allow();
+    p.spec.egress = allow();
+    p.spec.labels_to_apply = inherited(&r.metadata, policy::NAMESPACE_PREFIX).collect();
+    p
+}
+
+/// The profile of a service account as the resource that `get profile` shows; nobody stores it.
+pub fn service_account_profile(r: &ServiceAccount) -> Profile {
+    let mut p = shown(
+        &r.metadata,
+        format!("ksa.{}.{}", r.metadata.namespace, r.metadata.name),
+    );
+    p.metadata.resource_version = format!("/{}", r.metadata.resource_version);
+    p.spec.labels_to_apply = inherited(&r.metadata, policy::SERVICE_ACCOUNT_PREFIX).collect();
+    p
+}
+
+fn shown(of: &ObjectMeta, name: String) -> Profile {
+    let metadata = ObjectMeta {
+        name,
+        uid: of.uid.clone(),
+        creation_timestamp: of.creation_timestamp.clone(),
+        ..ObjectMeta::default()
+    };
+    Profile {
+        metadata,
+        ..Profile::default()
+    }
 }
 
 pub(super) fn set_update(

@@ -117,9 +117,12 @@ fn rules(
     Ok(out)
 }
 
+/// A protocol, or any, and its ports, or all.
+type ProtocolPorts = (Option<Protocol>, Vec<Port>);
+
 /// What a rule allows of each protocol, names before numbers; no ports is all of them. No
 /// entries at all means each protocol.
-fn by_protocol(ports: &[KubePolicyPort]) -> Result<Vec<(Option<Protocol>, Vec<Port>)>, Cause> {
+fn by_protocol(ports: &[KubePolicyPort]) -> Result<Vec<ProtocolPorts>, Cause> {
     #[derive(Default)]
     struct Of {
         all: bool,

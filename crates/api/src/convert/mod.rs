@@ -14,8 +14,9 @@ mod pod;
 mod policy;
 mod pool;
 
+pub use endpoint::{namespace_profile, service_account_profile};
 pub use kube_policy::to_v3 as kube_policy_to_v3;
-pub use node::from_kube as kube_node_to_node;
+pub use node::{from_kube as kube_node_to_node, to_annotations as node_annotations};
 pub use pod::{
     NoEndpoint, interface_name, split_workload_name, to_workload_endpoint, workload_name,
 };

@@ -3,6 +3,7 @@
 use super::{Cause, cause};
 use crate::kinds::kube::KubeNode;
 use crate::kinds::node::{Node, NodeAddress, NodeBgpSpec, NodeWireguardSpec, OrchRef};
+use crate::meta::StringMap;
 use crate::wire::AsNumber;
 use model::{Labels, Update};
 use net::Cidr;
@@ -164,4 +165,46 @@ pub fn from_kube(k: &KubeNode) -> Node {
     };
     node.status = (status != crate::kinds::node::NodeStatus::default()).then_some(status);
     node
+}
+
+/// The annotations by which a Kubernetes node carries what Calico's node says; the inverse of
+/// [`from_kube`]. An empty text means that the annotation is to go.
+pub fn to_annotations(node: &Node) -> StringMap {
+    let s = &node.spec;
+    let bgp = s.bgp.clone().unwrap_or_default();
+    let wireguard = s.wireguard.clone().unwrap_or_default();
+    let status = node.status.clone().unwrap_or_default();
+    let interfaces = if s.interfaces.is_empty() {
+        None
+    } else {
+        serde_json::to_string(&s.interfaces).ok()
+    };
+    [
+        ("IPv4Address", bgp.ipv4_address),
+        ("IPv6Address", bgp.ipv6_address),
+        (
+            "ASNumber",
+            bgp.as_number.map_or_else(String::new, |n| n.0.to_string()),
+        ),
+        ("RouteReflectorClusterID", bgp.route_reflector_cluster_id),
+        ("IPv4IPIPTunnelAddr", bgp.ipv4_ipip_tunnel_addr),
+        ("IPv4VXLANTunnelAddr", s.ipv4_vxlan_tunnel_addr.clone()),
+        ("IPv6VXLANTunnelAddr", s.ipv6_vxlan_tunnel_addr.clone()),
+        ("VXLANTunnelMACAddr", s.vxlan_tunnel_mac_addr.clone()),
+        ("VXLANTunnelMACAddrV6", s.vxlan_tunnel_mac_addr_v6.clone()),
+        (
+            "IPv4WireguardInterfaceAddr",
+            wireguard.interface_ipv4_address,
+        ),
+        (
+            "IPv6WireguardInterfaceAddr",
+            wireguard.interface_ipv6_address,
+        ),
+        ("WireguardPublicKey", status.wireguard_public_key),
+        ("WireguardPublicKeyV6", status.wireguard_public_key_v6),
+        ("Interfaces", interfaces.unwrap_or_default()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (format!("projectcalico.org/{name}"), value))
+    .collect()
 }

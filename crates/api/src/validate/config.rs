@@ -85,15 +85,15 @@ fn parameter_value(c: &mut Check, field: &str, kind: ParameterType, value: &Valu
         ParameterType::Int(low, high) => {
             c.range(field, value.as_i64().unwrap_or(0), low, high);
         }
-        ParameterType::OneOf(allowed) => {
-            // Severities and actions have long been taken in any case.
-            if !text.is_empty() && !allowed.iter().any(|a| a.eq_ignore_ascii_case(&text)) {
-                c.fail(
-                    field,
-                    &text,
-                    format!("must be one of {}", allowed.join(", ")),
-                );
-            }
+        // Severities and actions have long been taken in any case.
+        ParameterType::OneOf(allowed)
+            if !text.is_empty() && !allowed.iter().any(|a| a.eq_ignore_ascii_case(&text)) =>
+        {
+            c.fail(
+                field,
+                &text,
+                format!("must be one of {}", allowed.join(", ")),
+            );
         }
         ParameterType::ProtoPorts => proto_ports(c, field, value),
         ParameterType::Ports => {
