@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 /// A word that only some paths may hold, and why.
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
-    ("nlink::", &["kernel/netlink/"], "only netlink names packet types"),
     ("Command::new(\"nft\")", &["tests", "xtask/", "bench"], "the product starts no program to reach the kernel"),
     ("Command::new(\"ip\")", &["tests", "xtask/", "bench"], "the product starts no program to reach the kernel"),
     ("netlink::Socket", &["kernel/"], "sockets stay in the rooms"),

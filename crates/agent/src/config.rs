@@ -1,0 +1,200 @@
+//! Which configuration counts on this node: all layers of the store, the node's file and the
+//! environment, resolved into the parts that calculation and process take.
+//!
+//! Promises: the same layers give the same answer; a bad value is told once with its name, value and
+//! source, and the next lower layer counts.
+
+use calc::{NatExclusions, NodeConfig};
+use daemon::FelixParams;
+use daemon::params::{self, Layer, Source};
+use desired::{HostAction, Spoofing};
+use model::{FelixConfig, Labels, Node, Selector};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The layers that this process has of its own, and what was said of bad values already.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    node: Arc<str>,
+    own: Vec<Layer>,
+    told: BTreeSet<String>,
+    params: FelixParams,
+}
+
+impl Configuration {
+    /// From the node's file and environment.
+    pub(crate) fn new(node: Arc<str>, own: Vec<Layer>) -> Self {
+        let params = FelixParams::resolve(&own).params;
+        let mut new = Self {
+            node,
+            own,
+            told: BTreeSet::new(),
+            params,
+        };
+        new.resolve(&BTreeMap::new(), None);
+        new
+    }
+
+    /// The parameters in force.
+    pub(crate) fn params(&self) -> &FelixParams {
+        &self.params
+    }
+
+    /// Takes the store's layers as they are now.
+    pub(crate) fn resolve(
+        &mut self,
+        stored: &BTreeMap<Arc<str>, FelixConfig>,
+        node: Option<&Node>,
+    ) {
+        let mut layers = self.own.clone();
+        layers.extend(self.stored_layers(stored, node));
+        let found = FelixParams::resolve(&layers);
+        for e in &found.errors {
+            let text = e.to_string();
+            if self.told.insert(text.clone()) {
+                tracing::warn!("{text}");
+            }
+        }
+        let restart = self.params.needs_restart(&found.params);
+        if !restart.is_empty() && node.is_some() {
+            tracing::info!(
+                parameters = restart.join(", "),
+                "changed parameters take effect when the node's agent starts again"
+            );
+        }
+        self.params = found.params;
+    }
+
+    fn stored_layers(
+        &self,
+        stored: &BTreeMap<Arc<str>, FelixConfig>,
+        node: Option<&Node>,
+    ) -> Vec<Layer> {
+        let mut out = Vec::new();
+        let mut selected: Option<(&Arc<str>, &FelixConfig)> = None;
+        let nobody = Labels::default();
+        let labels = node.map_or(&nobody, |n| &n.labels);
+        for (name, config) in stored {
+            if &**name == "default" {
+                out.push(Layer::new(Source::Global, &config.values));
+            } else if let Some(of) = name.strip_prefix("node.") {
+                if of == &*self.node {
+                    out.push(Layer::new(Source::Node(name.to_string()), &config.values));
+                }
+            } else if let Some(text) = &config.node_selector
+                && Selector::parse(text).is_ok_and(|s| s.matches(labels))
+                && selected.is_none_or(|(n, c)| (config.created, name) < (c.created, n))
+            {
+                selected = Some((name, config));
+            }
+        }
+        out.extend(selected.map(|(n, c)| Layer::new(Source::Selector(n.to_string()), &c.values)));
+        out
+    }
+
+    /// The part that calculation takes.
+    pub(crate) fn node_config(&self) -> NodeConfig {
+        let p = &self.params;
+        NodeConfig {
+            interface_prefixes: p.interface_prefix.clone(),
+            endpoint_to_host: match p.endpoint_to_host {
+                params::HostAction::Drop => HostAction::Drop,
+                params::HostAction::Accept => HostAction::Accept,
+                params::HostAction::Return => HostAction::Return,
+            },
+            spoofing: match p.workload_source_spoofing {
+                params::Spoofing::Disabled => Spoofing::Disabled,
+                params::Spoofing::Any => Spoofing::Any,
+            },
+            allow_invalid: p.disable_conntrack_invalid_check,
+            allow_vxlan_from_workloads: p.allow_vxlan_from_workloads,
+            allow_ipip_from_workloads: p.allow_ipip_from_workloads,
+            ipv6: p.ipv6_support,
+            vxlan_vni: p.vxlan_vni.0,
+            vxlan_port: p.vxlan_port,
+            vxlan_mtu: [p.vxlan_mtu, p.vxlan_mtu_v6].map(|m| (m > 0).then_some(m)),
+            vxlan: p.vxlan_enabled,
+            external_nodes: p.external_nodes.clone(),
+            nat_exclusions: match p.nat_outgoing_exclusions {
+                params::NatExclusions::IPPoolsOnly => NatExclusions::Pools,
+                params::NatExclusions::IPPoolsAndHostIPs => NatExclusions::PoolsAndHosts,
+            },
+            nat_ports: p.nat_port_range,
+            nat_address: p.nat_outgoing_address,
+            workload_route_protocol: p.device_route_protocol,
+            workload_route_metric: [p.ipv4_route_priority, p.ipv6_route_priority],
+            log_prefix: p.log_prefix.clone(),
+            // There is no BGP speaker on this node, so nobody else would.
+            program_direct_routes: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(
+        name: &str,
+        selector: Option<&str>,
+        created: i64,
+        pairs: &[(&str, &str)],
+    ) -> (Arc<str>, FelixConfig) {
+        let values = pairs
+            .iter()
+            .map(|(k, v)| (Arc::from(*k), Arc::from(*v)))
+            .collect();
+        (
+            Arc::from(name),
+            FelixConfig {
+                values,
+                node_selector: selector.map(Arc::from),
+                created,
+            },
+        )
+    }
+
+    #[test]
+    fn higher_layers_win_and_the_oldest_selector_counts() {
+        let env = Layer::new(Source::Env, [("VXLANPort", "4790")]);
+        let mut c = Configuration::new("n1".into(), vec![env]);
+        let all = BTreeMap::from([
+            stored(
+                "default",
+                None,
+                1,
+                &[("vxlanport", "1"), ("vxlanvni", "5"), ("logprefix", "a")],
+            ),
+            stored("young", Some("has(rack)"), 9, &[("vxlanvni", "9")]),
+            stored(
+                "old",
+                Some("has(rack)"),
+                3,
+                &[("vxlanvni", "7"), ("logprefix", "b")],
+            ),
+            stored("elsewhere", Some("has(other)"), 1, &[("vxlanvni", "8")]),
+            stored("node.n1", None, 5, &[("logprefix", "c"), ("vxlanmtu", "x")]),
+            stored("node.n2", None, 5, &[("logprefix", "d")]),
+        ]);
+        let node = Node {
+            labels: Labels::new([("rack", "1")]),
+            ..Node::default()
+        };
+        c.resolve(&all, Some(&node));
+        let n = c.node_config();
+        assert_eq!(
+            (
+                n.vxlan_port,
+                n.vxlan_vni,
+                n.log_prefix.as_str(),
+                n.vxlan_mtu[0]
+            ),
+            (4790, 7, "c", None)
+        );
+        c.resolve(&BTreeMap::new(), Some(&node));
+        assert_eq!(
+            (c.node_config().vxlan_port, c.node_config().vxlan_vni),
+            (4790, 4096)
+        );
+    }
+}

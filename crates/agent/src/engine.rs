@@ -1,0 +1,172 @@
+//! The one way: store -> updates -> calculation -> delta -> dataplane.
+//!
+//! Promises: nothing reaches the dataplane before the snapshot is complete; from then on
+//! each batch of changes is one delta; the configuration that counts for this node is found anew when
+//! any layer of it changes.
+//!
+//! Never: touches the kernel, waits for it, or loses a change because one object is bad.
+
+use crate::config::Configuration;
+use calc::{Calc, Settings};
+use daemon::FelixParams;
+use dataplane::Handle as Dataplane;
+use datastore::{SyncEvent, Syncer};
+use model::{FelixConfig, IpPool, Node, Update};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What the rest of the agent wants to know of the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The snapshot is complete.
+    pub in_sync: bool,
+    /// Pools by name.
+    pub pools: Arc<BTreeMap<Arc<str>, IpPool>>,
+    /// This node as stored.
+    pub node: Option<Arc<Node>>,
+    /// Why the store cannot be read, while it cannot.
+    pub lost: Option<String>,
+}
+
+/// Told when the parameters of the process itself may have changed.
+pub(crate) type OnParameters = Box<dyn Fn(&FelixParams) + Send + Sync>;
+
+/// The loop.
+pub struct Engine {
+    syncer: Syncer,
+    calc: Calc,
+    dataplane: Dataplane,
+    felix: BTreeMap<Arc<str>, FelixConfig>,
+    configuration: Configuration,
+    on_parameters: OnParameters,
+    world: watch::Sender<World>,
+    metrics: crate::metrics::Metrics,
+}
+
+impl Engine {
+    /// For a node. The watch receives what others want to know.
+    pub fn new(
+        node: Arc<str>,
+        syncer: Syncer,
+        dataplane: Dataplane,
+        configuration: Configuration,
+        on_parameters: OnParameters,
+        world: watch::Sender<World>,
+        metrics: crate::metrics::Metrics,
+    ) -> Self {
+        let calc = Calc::new(Settings { node });
+        Self {
+            syncer,
+            calc,
+            dataplane,
+            felix: BTreeMap::new(),
+            configuration,
+            on_parameters,
+            world,
+            metrics,
+        }
+    }
+
+    /// Runs until the dataplane ends.
+    pub async fn run(mut self) {
+        self.configure();
+        loop {
+            let event = self.syncer.next().await;
+            if !self.take(event) {
+                return;
+            }
+        }
+    }
+
+    /// Handles one event; false when the dataplane has ended.
+    fn take(&mut self, event: SyncEvent) -> bool {
+        match event {
+            SyncEvent::Updates(updates) => {
+                let started = std::time::Instant::now();
+                self.metrics.updates.inc_by(updates.len() as u64);
+                updates.into_iter().for_each(|u| self.update(u));
+                let open = !self.world.borrow().in_sync || self.flush();
+                self.metrics
+                    .update_seconds
+                    .observe(started.elapsed().as_secs_f64());
+                open
+            }
+            SyncEvent::InSync => {
+                let first = !self.world.borrow().in_sync;
+                self.world.send_modify(|w| {
+                    w.in_sync = true;
+                    w.lost = None;
+                });
+                if first {
+                    tracing::info!("the datastore's snapshot is complete");
+                }
+                self.flush() && (!first || self.dataplane.in_sync().is_ok())
+            }
+            SyncEvent::Lost(why) => {
+                tracing::warn!(error = %why, "the datastore is out of reach; what is programmed stays in force");
+                self.world.send_modify(|w| w.lost = Some(why.to_string()));
+                true
+            }
+            SyncEvent::BadObject { key, error } => {
+                tracing::warn!(%key, %error, "a stored object is bad and counts as absent until it is mended");
+                self.metrics.bad_objects.inc();
+                true
+            }
+            #[allow(unreachable_patterns)]
+            _ => true,
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        let delta = self.calc.flush();
+        if delta.is_empty() {
+            return true;
+        }
+        tracing::debug!(
+            sets = delta.sets.len(),
+            policies = delta.policies.len(),
+            profiles = delta.profiles.len(),
+            endpoints = delta.workloads.len(),
+            routes = delta.routes.len(),
+            vteps = delta.vteps.len(),
+            globals = delta.globals.is_some(),
+            "the desired state changes"
+        );
+        self.metrics.deltas.inc();
+        self.dataplane.apply(delta).is_ok()
+    }
+
+    fn update(&mut self, update: Update) {
+        match &update {
+            Update::Felix(name, config) => {
+                match config {
+                    Some(c) => drop(self.felix.insert(name.clone(), c.clone())),
+                    None => drop(self.felix.remove(name)),
+                }
+                self.configure();
+            }
+            Update::Pool(name, pool) => self.world.send_modify(|w| {
+                let pools = Arc::make_mut(&mut w.pools);
+                match pool {
+                    Some(p) => drop(pools.insert(name.clone(), p.clone())),
+                    None => drop(pools.remove(name)),
+                }
+            }),
+            Update::Node(name, node) if name == self.calc.node() => {
+                self.world
+                    .send_modify(|w| w.node = node.clone().map(Arc::new));
+                self.configure();
+            }
+            _ => {}
+        }
+        self.calc.update(update);
+    }
+
+    fn configure(&mut self) {
+        let node = self.world.borrow().node.clone();
+        self.configuration.resolve(&self.felix, node.as_deref());
+        (self.on_parameters)(self.configuration.params());
+        self.calc.set_config(self.configuration.node_config());
+    }
+}

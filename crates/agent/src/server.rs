@@ -1,0 +1,105 @@
+//! The socket on which the plugins ask.
+//!
+//! Promises: one slow request holds up no other; a request that does not parse is
+//! answered, not dropped; the socket file belongs to root alone, since who may connect may
+//! wire containers.
+
+use crate::attach::Attacher;
+use cni::error::{CniError, code};
+use cni::protocol::{Answer, Request, receive, send};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+
+/// A peer that connects and says nothing is let go after this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for CNI plugins on {}: {source}", path.display())]
+pub struct ListenError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Binds the socket. A file that a killed predecessor left is replaced; one that somebody still
+/// serves is not.
+///
+/// # Errors
+/// When the directory cannot be made, another agent is serving, or binding fails.
+pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
+    let failed = |source| ListenError {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
+    if UnixStream::connect(path).is_ok() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another agent serves it",
+        )));
+    }
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: UnixListener, attacher: Arc<Attacher>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let attacher = attacher.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = converse(stream, &attacher).await {
+                        tracing::warn!(error = %e, "a CNI plugin went away before its answer");
+                    }
+                });
+            }
+            Err(e) => {
+                // Out of descriptors, most likely; some will be free again.
+                tracing::error!(error = %e, "cannot accept a CNI plugin's connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: tokio::net::UnixStream, attacher: &Attacher) -> io::Result<()> {
+    let stream = stream.into_std()?;
+    let (mut stream, got) = tokio::task::spawn_blocking(move || read(stream))
+        .await
+        .map_err(io::Error::other)??;
+    let answer = match got {
+        Ok((request, netns)) => attacher.serve(&request, netns).await,
+        Err(e) => Answer::Error(e),
+    };
+    let body = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    // An answer fits the socket's buffer, so this does not block.
+    send(&mut stream, &body, None)
+}
+
+type Got = Result<(Request, Option<OwnedFd>), CniError>;
+
+fn read(mut stream: UnixStream) -> io::Result<(UnixStream, Got)> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
+    let (body, fd) = receive(&mut stream)?;
+    let request = serde_json::from_slice(&body).map(|r| (r, fd)).map_err(|e| {
+        CniError::new(code::DECODE, format!("the request does not parse: {e}"))
+            .details("plugin and agent are of different versions")
+    });
+    Ok((stream, request))
+}
