@@ -64,6 +64,14 @@ pub enum StoreConfigError {
 }
 
 impl StoreConfig {
+    /// The file of an embedded store; `None` for one in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Embedded { path } => Some(path),
+            Self::Memory => None,
+        }
+    }
+
     /// From the file when it exists, else from the environment alone. `file` is
     /// what the user named, which then has to exist; `None` is the usual place.
     ///
