@@ -35,15 +35,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use wire::{WireError, Wiring};
 
-pub use addresses::Allocator;
-pub use pools::{KnownPool, known};
+pub(crate) use addresses::Allocator;
+pub(crate) use pools::{KnownPool, known};
 
 /// How long an endpoint may take to be programmed before ADD gives up. A runtime tries again.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why an attachment failed.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+pub(crate) enum AttachError {
     /// `datastoreReady` is off.
     #[error("Calico is currently not ready to process requests")]
     NotReady,
@@ -145,7 +145,7 @@ impl From<AttachError> for CniError {
 
 /// What stays the same from call to call.
 #[derive(Debug)]
-pub struct Attacher {
+pub(crate) struct Attacher {
     /// This node's name.
     pub node: Arc<str>,
     /// The store.
@@ -170,7 +170,7 @@ impl Attacher {
     ///
     /// # Errors
     /// When the thread that removes links cannot be started.
-    pub fn new(
+    pub(crate) fn new(
         node: Arc<str>,
         resources: Resources,
         allocator: Allocator,
@@ -193,7 +193,7 @@ impl Attacher {
     }
 
     /// Serves one request.
-    pub async fn serve(&self, request: &Request, netns: Option<OwnedFd>) -> Answer {
+    pub(crate) async fn serve(&self, request: &Request, netns: Option<OwnedFd>) -> Answer {
         let _turn = self.locks.hold(&request.container_id).await;
         match self.answer(request, netns).await {
             Ok(answer) => answer,

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 /// An interface with its addresses, as far as detection looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// Its name.
     pub name: String,
     /// Whether it is up.
@@ -27,7 +27,7 @@ const EXCLUDED: &str = "^(docker|cbr|dummy|podman|virbr|lxcbr|veth|lo|cali|tunl|
 
 /// Why no address could be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DetectError {
+pub(crate) enum DetectError {
     /// A pattern that is none.
     #[error("IP autodetection: {pattern:?} is no pattern of interface names: {reason}")]
     Pattern {
@@ -53,7 +53,7 @@ pub enum DetectError {
 ///
 /// # Errors
 /// When nothing fits.
-pub fn choose(
+pub(crate) fn choose(
     method: &Detection,
     family: Family,
     interfaces: &[Interface],
@@ -144,7 +144,7 @@ fn prefix_of(interfaces: &[Interface], addr: IpAddr) -> u8 {
 }
 
 /// An address with its subnet.
-pub fn node_address(addr: IpAddr, len: u8) -> NodeAddress {
+pub(crate) fn node_address(addr: IpAddr, len: u8) -> NodeAddress {
     NodeAddress {
         addr,
         subnet: Cidr::new(addr, len).unwrap_or(Cidr::host(addr)),

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 /// What the rest of the agent wants to know of the cluster.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub(crate) struct World {
     /// The snapshot is complete.
     pub in_sync: bool,
     /// Pools by name.
@@ -33,7 +33,7 @@ pub struct World {
 pub(crate) type OnParameters = Box<dyn Fn(&FelixParams) + Send + Sync>;
 
 /// The loop.
-pub struct Engine {
+pub(crate) struct Engine {
     syncer: Syncer,
     calc: Calc,
     dataplane: Dataplane,
@@ -46,7 +46,7 @@ pub struct Engine {
 
 impl Engine {
     /// For a node. The watch receives what others want to know.
-    pub fn new(
+    pub(crate) fn new(
         node: Arc<str>,
         syncer: Syncer,
         dataplane: Dataplane,
@@ -69,7 +69,7 @@ impl Engine {
     }
 
     /// Runs until the dataplane ends.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         self.configure();
         loop {
             let event = self.syncer.next().await;

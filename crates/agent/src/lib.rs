@@ -20,9 +20,7 @@ mod tunnel;
 
 pub mod node;
 
-pub use attach::AttachError;
-pub use server::ListenError;
-pub use startup::StartError;
+use startup::StartError;
 
 use attach::{Allocator, Attacher};
 use config::Configuration;
@@ -67,7 +65,7 @@ struct Params {
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+enum Error {
     /// It could not start.
     #[error(transparent)]
     Start(#[from] StartError),

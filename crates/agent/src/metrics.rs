@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 
 /// Shared by clones.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Updates from the datastore.
     pub updates: Counter,
     /// Deltas to the dataplane.
@@ -30,7 +30,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Adds them to a registry.
-    pub fn register(&self, to: &mut Registry) {
+    pub(crate) fn register(&self, to: &mut Registry) {
         to.register(
             "felix_calc_graph_updates_processed",
             "Updates that the calculation took",

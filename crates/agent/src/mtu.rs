@@ -7,7 +7,7 @@ use net::Family;
 use regex_lite::Regex;
 
 /// What an encapsulation adds to each packet.
-pub const fn vxlan_overhead(outer: Family) -> u32 {
+pub(crate) const fn vxlan_overhead(outer: Family) -> u32 {
     match outer {
         // Outer IP, UDP, VXLAN and inner Ethernet headers.
         Family::V4 => 20 + 8 + 8 + 14,
@@ -16,11 +16,14 @@ pub const fn vxlan_overhead(outer: Family) -> u32 {
 }
 
 /// The host's MTU where no interface matches: what every cloud's network carries.
-pub const FALLBACK: u32 = 1460;
+pub(crate) const FALLBACK: u32 = 1460;
 
 /// The smallest MTU of the interfaces that match the pattern and are up, so that a packet fits
 /// whichever it leaves through.
-pub fn of_host<'a>(pattern: &Regex, links: impl IntoIterator<Item = (&'a str, bool, u32)>) -> u32 {
+pub(crate) fn of_host<'a>(
+    pattern: &Regex,
+    links: impl IntoIterator<Item = (&'a str, bool, u32)>,
+) -> u32 {
     let fits = links
         .into_iter()
         .filter(|(name, up, mtu)| *up && *mtu > 0 && pattern.is_match(name));
@@ -28,7 +31,7 @@ pub fn of_host<'a>(pattern: &Regex, links: impl IntoIterator<Item = (&'a str, bo
 }
 
 /// The MTU of a pod, given which families' pools are encapsulated in VXLAN.
-pub fn of_pods(host: u32, vxlan: [bool; 2]) -> u32 {
+pub(crate) fn of_pods(host: u32, vxlan: [bool; 2]) -> u32 {
     let overhead = Family::BOTH
         .into_iter()
         .zip(vxlan)

@@ -13,7 +13,7 @@ const RETRIES: usize = 10;
 
 /// Why an object could not be read or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum ResourceError {
+pub(crate) enum ResourceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -27,12 +27,12 @@ pub enum ResourceError {
 
 /// Typed access to a store.
 #[derive(Debug, Clone)]
-pub struct Resources {
+pub(crate) struct Resources {
     store: Arc<dyn Store>,
 }
 
 /// What to do with an object that was read.
-pub enum Change {
+pub(crate) enum Change {
     /// Write this instead.
     Write(Resource),
     /// Remove it.
@@ -43,12 +43,12 @@ pub enum Change {
 
 impl Resources {
     /// Over a store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
 
     /// The store.
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
@@ -56,7 +56,7 @@ impl Resources {
     ///
     /// # Errors
     /// When the store fails or what it holds is no such object.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         kind: ResourceKind,
         namespace: Option<&str>,
@@ -78,7 +78,7 @@ impl Resources {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn list(
+    pub(crate) async fn list(
         &self,
         kind: ResourceKind,
         mut bad: impl FnMut(api::BadObject),
@@ -101,7 +101,7 @@ impl Resources {
     ///
     /// # Errors
     /// When the store fails, or others win each time.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         kind: ResourceKind,
         namespace: Option<&str>,

@@ -23,7 +23,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why the socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for CNI plugins on {}: {source}", path.display())]
-pub struct ListenError {
+pub(crate) struct ListenError {
     path: PathBuf,
     source: io::Error,
 }
@@ -33,7 +33,7 @@ pub struct ListenError {
 ///
 /// # Errors
 /// When the directory cannot be made, another agent is serving, or binding fails.
-pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
+pub(crate) fn listen(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |source| ListenError {
         path: path.to_owned(),
         source,
@@ -57,7 +57,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, ListenError> {
 }
 
 /// Serves until dropped.
-pub async fn serve(listener: UnixListener, attacher: Arc<Attacher>) {
+pub(crate) async fn serve(listener: UnixListener, attacher: Arc<Attacher>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -21,7 +21,7 @@ use std::net::{IpAddr, UdpSocket};
 
 /// Why the node cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] ResourceError),
@@ -181,7 +181,7 @@ async fn kube_facts(resources: &Resources, node: &str) -> Result<KubeFacts, Reso
 ///
 /// # Errors
 /// [`StartError`]; nothing is half done that a second try does not finish.
-pub async fn prepare(params: &Params, resources: &Resources) -> Result<(), StartError> {
+pub(crate) async fn prepare(params: &Params, resources: &Resources) -> Result<(), StartError> {
     let facts = kube_facts(resources, &params.node).await?;
     let stored = match resources
         .get(ResourceKind::Node, None, &params.node)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// Why the addresses are not as they should be; tried again with the next change, and in time.
 #[derive(Debug, thiserror::Error)]
-pub enum TunnelError {
+pub(crate) enum TunnelError {
     /// The store failed.
     #[error("tunnel address of node {node}: {source}")]
     Store {
@@ -65,7 +65,7 @@ fn usable(p: &KnownPool, family: Family) -> bool {
 ///
 /// # Errors
 /// The first that could not be made right; the other family is tended all the same.
-pub async fn ensure(
+pub(crate) async fn ensure(
     node: &Arc<str>,
     resources: &Resources,
     allocator: &Allocator,

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 /// Addresses and routes of a container.
 #[derive(Debug, Clone)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// The addresses, IPv4 first.
     pub list: Vec<IpAddr>,
     /// What the container reaches through its link.
@@ -89,7 +89,7 @@ fn default_routes(list: &[IpAddr]) -> Vec<Cidr> {
 
 /// Gives addresses out and takes them back.
 #[derive(Debug)]
-pub struct Allocator {
+pub(crate) struct Allocator {
     node: Arc<str>,
     resources: Resources,
     ipam: Ipam<IpamStore>,
@@ -108,7 +108,7 @@ fn refused(e: &ipam::Error) -> AttachError {
 
 impl Allocator {
     /// For a node.
-    pub fn new(node: Arc<str>, resources: Resources) -> Self {
+    pub(crate) fn new(node: Arc<str>, resources: Resources) -> Self {
         let ipam = Ipam::new(IpamStore::new(resources.store().clone()));
         Self {
             node,
@@ -152,7 +152,7 @@ impl Allocator {
     }
 
     /// Addresses that a handle holds; none for an unknown one.
-    pub async fn held(&self, handle: &str) -> Result<Vec<IpAddr>, AttachError> {
+    pub(crate) async fn held(&self, handle: &str) -> Result<Vec<IpAddr>, AttachError> {
         match self.ipam.ips_by_handle(handle).await {
             Ok(held) => {
                 let mut ips: Vec<IpAddr> = held.iter().map(|a| a.address).collect();
@@ -324,7 +324,7 @@ impl Allocator {
     }
 
     /// A tunnel address from one of the named pools.
-    pub async fn tunnel(
+    pub(crate) async fn tunnel(
         &self,
         node: &str,
         handle: &str,
@@ -374,7 +374,7 @@ impl Allocator {
     }
 
     /// Gives back what a handle holds; an unknown one holds nothing.
-    pub async fn release_handle(&self, handle: &str) -> Result<(), AttachError> {
+    pub(crate) async fn release_handle(&self, handle: &str) -> Result<(), AttachError> {
         let args = ReleaseArgs {
             pools: &[],
             config: None,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// What the container is.
 #[derive(Debug, Clone)]
-pub enum Workload {
+pub(crate) enum Workload {
     /// A Kubernetes pod.
     Pod {
         /// The pod as stored.
@@ -31,7 +31,7 @@ pub enum Workload {
 
 /// Names of one attachment.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// `CNI_CONTAINERID`.
     pub container_id: String,
     /// Namespace and name of the pod, when Kubernetes runs it.
@@ -55,7 +55,11 @@ fn interface_name(prefix: &str, suffix: &str) -> Result<IfName, AttachError> {
 ///
 /// # Errors
 /// When the prefix leaves no room in an interface name.
-pub fn pod_interface(prefix: &str, namespace: &str, pod: &str) -> Result<IfName, AttachError> {
+pub(crate) fn pod_interface(
+    prefix: &str,
+    namespace: &str,
+    pod: &str,
+) -> Result<IfName, AttachError> {
     let mut hex = String::with_capacity(40);
     for byte in Sha1::digest(format!("{namespace}.{pod}").as_bytes()) {
         let _ = write!(hex, "{byte:02x}");
@@ -68,7 +72,11 @@ impl Identity {
     ///
     /// # Errors
     /// When an interface prefix is too long.
-    pub fn of(request: &Request, node: &Arc<str>, prefix: &str) -> Result<Self, AttachError> {
+    pub(crate) fn of(
+        request: &Request,
+        node: &Arc<str>,
+        prefix: &str,
+    ) -> Result<Self, AttachError> {
         let arg = |n: &str| request.args.get(n).map(String::as_str).unwrap_or_default();
         let (namespace, name) = (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"));
         let container_id = request.container_id.clone();
@@ -102,7 +110,7 @@ impl Identity {
     ///
     /// # Errors
     /// When either is missing, in Kubernetes' words.
-    pub async fn workload(&self, resources: &Resources) -> Result<Workload, AttachError> {
+    pub(crate) async fn workload(&self, resources: &Resources) -> Result<Workload, AttachError> {
         let Some((namespace, name)) = &self.pod else {
             return Ok(Workload::Container);
         };
@@ -128,7 +136,7 @@ impl Identity {
     }
 
     /// What the allocator stores with the addresses.
-    pub fn attributes(&self, now: jiff::Timestamp) -> BTreeMap<String, String> {
+    pub(crate) fn attributes(&self, now: jiff::Timestamp) -> BTreeMap<String, String> {
         let mut out = BTreeMap::from([
             ("node".to_owned(), self.key.node.to_string()),
             ("timestamp".to_owned(), now.to_string()),

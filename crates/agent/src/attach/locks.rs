@@ -6,13 +6,13 @@ use tokio::sync::OwnedMutexGuard;
 
 /// Locks by name; a name that nobody holds takes no memory.
 #[derive(Debug, Default)]
-pub struct Locks {
+pub(crate) struct Locks {
     held: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Locks {
     /// Waits until nobody else holds `name`.
-    pub async fn hold(&self, name: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn hold(&self, name: &str) -> OwnedMutexGuard<()> {
         let lock = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             // Who waits holds a copy, so a lock with only ours is nobody's.

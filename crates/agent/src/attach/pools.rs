@@ -11,7 +11,7 @@ use net::Cidr;
 
 /// A pool, and how it is encapsulated.
 #[derive(Debug, Clone)]
-pub struct KnownPool {
+pub(crate) struct KnownPool {
     /// For the allocator.
     pub pool: Pool,
     /// VXLAN.
@@ -19,7 +19,7 @@ pub struct KnownPool {
 }
 
 /// The pools of the store, for this node and namespace.
-pub fn known(resources: &[Resource], node: &Labels, namespace: &Labels) -> Vec<KnownPool> {
+pub(crate) fn known(resources: &[Resource], node: &Labels, namespace: &Labels) -> Vec<KnownPool> {
     resources
         .iter()
         .filter_map(|r| match r {

@@ -14,17 +14,17 @@ use route::{Hop, Proto, Route, Table};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// MAC of every host end: pods have one neighbour, whichever node they run on.
-pub const HOST_MAC: Mac = Mac([0xee; 6]);
+pub(crate) const HOST_MAC: Mac = Mac([0xee; 6]);
 /// What pods send IPv4 through. No interface has it: the host answers by proxy ARP.
-pub const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+pub(crate) const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 /// What pods send IPv6 through: the link-local address that follows from [`HOST_MAC`].
-pub const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(
+pub(crate) const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(
     0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee,
 ));
 
 /// What a pod's link should be.
 #[derive(Debug, Clone)]
-pub struct Wiring {
+pub(crate) struct Wiring {
     /// Name of the host end.
     pub host: IfName,
     /// Name of the container's end.
@@ -45,14 +45,14 @@ pub struct Wiring {
 
 /// What was made.
 #[derive(Debug, Clone, Copy)]
-pub struct Wired {
+pub(crate) struct Wired {
     /// MAC of the container's end.
     pub mac: Mac,
 }
 
 /// A step that failed, and where.
 #[derive(Debug, thiserror::Error)]
-pub enum WireError {
+pub(crate) enum WireError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] NetlinkError),
@@ -70,7 +70,7 @@ pub enum WireError {
 ///
 /// # Errors
 /// With nothing left behind.
-pub fn wire(ns: &NetNs, w: &Wiring) -> Result<Wired, WireError> {
+pub(crate) fn wire(ns: &NetNs, w: &Wiring) -> Result<Wired, WireError> {
     let mut here = link::Handle::open()?;
     let end = |name, mac| VethEnd {
         name,
@@ -199,7 +199,7 @@ fn inside_up(ns: &NetNs, w: &Wiring) -> Result<IfIndex, WireError> {
 ///
 /// # Errors
 /// When the namespace cannot be looked into.
-pub fn differences(
+pub(crate) fn differences(
     ns: &NetNs,
     host: IfName,
     container: IfName,
