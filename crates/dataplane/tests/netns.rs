@@ -41,7 +41,7 @@ fn add_pod(d: &mut Desired, name: &str, interface: &str, addresses: &[&str], pol
 
 fn remove_pod(d: &mut Desired, name: &str) {
     if let Some(w) = d.workloads.remove(&workload_key(name)) {
-        w.nets.iter().for_each(|n| drop(d.routes.remove(n)));
+        d.routes.retain(|n, _| !w.nets.contains(n));
     }
 }
 
@@ -298,8 +298,13 @@ fn connections_of_a_removed_pod_are_forgotten() {
 fn what_others_change_is_repaired() {
     let Pair { node, a, .. } = pair(vec![]);
     let before = node.nft(&["-s", "list", "table", "inet", "manx"]);
+    let entry = before
+        .split("\"cali-b\" : goto tw-")
+        .nth(1)
+        .expect("an entry");
+    let chain = format!("tw-{}", entry.split_whitespace().next().expect("a name"));
     let begin = Instant::now();
-    node.nft(&["flush", "chain", "inet", "manx", "tw-cali-b"]);
+    node.nft(&["flush", "chain", "inet", "manx", &chain]);
     node.nft(&["insert", "rule", "inet", "manx", "forward-to", "accept"]);
     until("repaired", || {
         node.nft(&["-s", "list", "table", "inet", "manx"]) == before
@@ -309,7 +314,7 @@ fn what_others_change_is_repaired() {
     node.nft(&["delete", "table", "inet", "manx"]);
     until("all of it", || {
         let all = node.nft(&["-s", "list", "ruleset"]);
-        all.contains("tw-cali-b") && node.nft(&["-s", "list", "table", "inet", "manx"]) == before
+        all.contains(&chain) && node.nft(&["-s", "list", "table", "inet", "manx"]) == before
     });
     assert!(node.handle().metrics().nft_repairs.get() >= 2);
     node.ip(&["route", "del", B4]);
@@ -350,16 +355,14 @@ fn routes_of_others_stay_and_strangers_have_their_grace() {
     );
     assert!(node.ip(&["route"]).contains("198.51.100.0/24"), "not ours");
     node.change(|d| {
-        drop(
-            d.routes
-                .insert(cidr("10.65.0.0/26"), RouteTarget::Blackhole),
-        )
+        d.routes
+            .extend([(cidr("10.65.0.0/26"), RouteTarget::Blackhole)])
     });
     until("a blackhole", || {
         node.ip(&["route"])
             .contains("blackhole 10.65.0.0/26 proto 80")
     });
-    node.change(|d| drop(d.routes.remove(&cidr("10.65.0.0/26"))));
+    node.change(|d| d.routes.retain(|n, _| *n != cidr("10.65.0.0/26")));
     until("it goes", || !node.ip(&["route"]).contains("blackhole"));
 }
 
@@ -388,6 +391,118 @@ fn one_bad_object_does_not_stop_the_others() {
     node.change(|d| drop(d.sets.insert(set_id("s:bad"), nets(&["10.0.0.0/8"]))));
     applied(&node, "c");
     a.patient(ip("10.65.0.4"), PORT);
+}
+
+/// One of two nodes with a tunnel of each family, and one pod.
+fn tunnelled(n: u8) -> Desired {
+    let other = 3 - n;
+    let mac = |n: u8| format!("66:00:00:00:00:{n:02x}").parse().expect("a MAC");
+    let end = |f: Family, n: u8| match f {
+        Family::V4 => (ip(&format!("10.65.{n}.1")), ip(&format!("192.0.2.{n}"))),
+        Family::V6 => (
+            ip(&format!("fd00:65:{n}::1")),
+            ip(&format!("2001:db8::{n}")),
+        ),
+    };
+    let tunnel = |f: Family, device: &str| {
+        let (address, host) = end(f, n);
+        Some(Tunnel {
+            device: iface(device),
+            vni: 4096,
+            port: 4789,
+            address: Some(address),
+            mac: mac(n),
+            host,
+            mtu: None,
+        })
+    };
+    let g = Globals {
+        tunnels: [
+            tunnel(Family::V4, "vxlan.calico"),
+            tunnel(Family::V6, "vxlan-v6.calico"),
+        ],
+        ..Globals::default()
+    };
+    let mut d = Desired {
+        globals: Some(Arc::new(g)),
+        ..Desired::default()
+    };
+    set_policy(
+        &mut d,
+        "all",
+        vec![rule(Action::Allow)],
+        vec![rule(Action::Allow)],
+    );
+    let addresses = [format!("10.65.{n}.2"), format!("fd00:65:{n}::2")];
+    add_pod(
+        &mut d,
+        "pod",
+        "cali-p",
+        &[&addresses[0], &addresses[1]],
+        &["all"],
+    );
+    for (f, block) in [
+        (Family::V4, format!("10.65.{other}.0/26")),
+        (Family::V6, format!("fd00:65:{other}::/122")),
+    ] {
+        let (tunnel, host) = end(f, other);
+        d.routes
+            .insert(cidr(&block), RouteTarget::Vxlan { via: tunnel });
+        let vtep = Vtep {
+            tunnel,
+            mac: mac(other),
+            host,
+        };
+        d.vteps.insert((Arc::from(format!("node{other}")), f), vtep);
+    }
+    d
+}
+
+#[test]
+fn pods_of_two_nodes_through_the_tunnel() {
+    let one = Node::numbered(1, tunnelled(1));
+    let mut two = Node::numbered(2, tunnelled(2));
+    one.join(&two);
+    let a = Pod::new(&one, "cali-p", &["10.65.1.2", "fd00:65:1::2"]);
+    let _b = Pod::new(&two, "cali-p", &["10.65.2.2", "fd00:65:2::2"]);
+    one.programmed(&workload_key("pod"));
+    two.programmed(&workload_key("pod"));
+    for to in ["10.65.2.2", "fd00:65:2::2"] {
+        a.patient(ip(to), PORT);
+        let from_host = || support::connect(&one.ns, ip(to), PORT).is_some();
+        until(
+            &format!("the host reaches {to} with its tunnel's address"),
+            from_host,
+        );
+    }
+    let before = (
+        two.rules(),
+        two.ip(&["-d", "link", "show", "type", "vxlan"]),
+    );
+    two.restart();
+    two.programmed(&workload_key("pod"));
+    let after = (
+        two.rules(),
+        two.ip(&["-d", "link", "show", "type", "vxlan"]),
+    );
+    assert_eq!(before, after, "devices and rules are as they were");
+    a.patient(ip("10.65.2.2"), PORT);
+    // What others take from the tunnel comes back.
+    two.ip(&["neigh", "flush", "dev", "vxlan.calico", "nud", "permanent"]);
+    until("the far end again", || {
+        two.ip(&["neigh", "show", "dev", "vxlan.calico"])
+            .contains("10.65.1.1")
+    });
+    // A node that is not known may send nothing.
+    two.change(|d| d.vteps.clear());
+    until("closed", || {
+        !a.reaches(ip("10.65.2.2"), PORT) && !a.reaches(ip("fd00:65:2::2"), PORT)
+    });
+    two.change(|d| d.globals = Some(Arc::new(Globals::default())));
+    until("no devices", || {
+        two.ip(&["link", "show", "type", "vxlan"]).is_empty()
+    });
+    until("no routes", || !two.ip(&["route"]).contains("10.65.1.0/26"));
 }
 
 #[test]
@@ -470,7 +585,7 @@ fn latency_with_100_endpoints_and_200_policies() {
                 std::hint::spin_loop();
             }
             times.push(begin.elapsed());
-            std::thread::sleep(Duration::from_millis(20));
+            pause(Duration::from_millis(20));
         }
         times.sort();
         println!("{what}: median {:?}, worst {:?}", times[10], times[19]);

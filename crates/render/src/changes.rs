@@ -1,7 +1,7 @@
 //! What a step of the desired state changes in the kernel's terms.
 //!
-//! Promises: each value is the whole new value of its object; the order of the entries
-//! means nothing.
+//! Promises: each value is the whole new value of its object; of several edits of one
+//! object in one step the last counts.
 //! Never: says how or in what order it is written.
 
 use model::WorkloadKey;

@@ -1,18 +1,20 @@
-//! The chains of a local workload endpoint.
+//! The chains that judge workloads' traffic: stacks of policies.
 //!
 //! Promises: a packet that enters leaves decided: accepted by a rule that allows, or
-//! dropped. A tier that can be passed ends in a chain of its own, so that Pass is one
-//! goto; where no policy passes there is no look at the mark.
+//! dropped. Workloads under the same policies share one stack, named by its content: the
+//! kernel walks all reachable rules on most changes, and a new pod like others costs a
+//! map element. A tier that can be passed ends in a chain of its own, so that Pass is
+//! one goto; where no policy passes there is no look at the mark.
 //! Never: holds a rule of a policy; policies are shared, and jumped to.
 
+use crate::PASS_MARK;
 use crate::name::{self, Direction};
 use crate::policy::Shape;
-use crate::{PASS_MARK, name::endpoint as chain_name};
 use desired::WorkloadPolicy;
 use model::{PolicyKey, TierAction};
-use nftables::{Chain, ChainName, Match, NetList, Rule, Side, Statement, Text, Verdict};
-
 use net::Family;
+use nftables::{Chain, ChainName, Match, NetList, Rule, Side, Statement, Text, Verdict};
+use std::fmt::Write;
 
 fn drop_rule(comment: &str) -> Rule {
     Rule {
@@ -35,8 +37,44 @@ const CLEAR: Statement = Statement::SetMark {
     value: 0,
 };
 
+/// What a stack is, in one direction: everything that its chains depend on.
+pub(crate) fn stack_id(
+    w: &WorkloadPolicy,
+    d: Direction,
+    policy: impl Fn(&PolicyKey) -> Shape,
+    profile: impl Fn(&str) -> Shape,
+) -> String {
+    let mut text = String::new();
+    for t in &w.tiers {
+        let policies = match d {
+            Direction::Ingress => &t.ingress,
+            Direction::Egress => &t.egress,
+        };
+        if !policies.is_empty() {
+            // Writing to a string cannot fail. Debug quotes names, so that no two lists
+            // read the same.
+            let _ = write!(text, "{:?} {:?}", t.name, t.default_action);
+            for p in policies {
+                let _ = write!(
+                    text,
+                    " {:?} {:?} {:?} {:?}",
+                    p.kind,
+                    p.namespace,
+                    p.name,
+                    policy(p)
+                );
+            }
+        }
+    }
+    for p in &w.profiles {
+        let _ = write!(text, " {p:?} {:?}", profile(p));
+    }
+    name::stack_id(&text)
+}
+
 /// The chains of one direction. The first is the one to enter.
 pub(crate) fn chains(
+    id: &str,
     w: &WorkloadPolicy,
     d: Direction,
     policy: impl Fn(&PolicyKey) -> Shape,
@@ -53,7 +91,7 @@ pub(crate) fn chains(
         if policies.is_empty() {
             continue;
         }
-        let next = chain_name(w.interface, d, out.len() + 1);
+        let next = name::stack(id, d, out.len() + 1);
         let passes = policies.iter().any(|p| policy(p) == Shape::Passes);
         if passes && !cleared {
             // The bit may be somebody else's until here.
@@ -88,10 +126,10 @@ pub(crate) fn chains(
             rules.push(go(Verdict::Goto(next)));
         }
         if passes {
-            out.push(part(w, d, out.len(), std::mem::take(&mut rules)));
+            out.push(part(id, d, out.len(), std::mem::take(&mut rules)));
         } else if denies {
             // Nothing comes past here.
-            out.push(part(w, d, out.len(), rules));
+            out.push(part(id, d, out.len(), rules));
             return out;
         }
     }
@@ -101,12 +139,12 @@ pub(crate) fn chains(
         }
     }
     rules.push(drop_rule("no policy or profile allows it"));
-    out.push(part(w, d, out.len(), rules));
+    out.push(part(id, d, out.len(), rules));
     out
 }
 
-fn part(w: &WorkloadPolicy, d: Direction, n: usize, rules: Vec<Rule>) -> (ChainName, Chain) {
-    (chain_name(w.interface, d, n), Chain { base: None, rules })
+fn part(id: &str, d: Direction, n: usize, rules: Vec<Rule>) -> (ChainName, Chain) {
+    (name::stack(id, d, n), Chain { base: None, rules })
 }
 
 /// The chain that accepts the further sources of a workload; `None` when it has none.

@@ -13,9 +13,9 @@ mod name;
 mod policy;
 mod renderer;
 mod rule;
+mod stacks;
 
 pub use changes::{Changes, Interface, NodeSysctl, Route, RouteVia, TableEdit};
-pub use name::{egress_chain, ingress_chain};
 pub use renderer::Renderer;
 
 /// The bit of the packet mark that a Pass leaves for the endpoint's chain: the second

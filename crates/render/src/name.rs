@@ -103,25 +103,20 @@ pub(crate) fn profile(id: &str, direction: Direction) -> ChainName {
     chain(&format!("pr{}", direction.letter()), id)
 }
 
-/// The `part`th chain of an endpoint: `tw-cali0123` and, after tiers that
-/// may be passed, `tw1-cali0123` and on.
-pub(crate) fn endpoint(interface: IfName, direction: Direction, part: usize) -> ChainName {
+/// Names a stack of policies by what it is: equal text, equal name.
+pub(crate) fn stack_id(text: &str) -> String {
+    hash(text)
+}
+
+/// The `part`th chain of a stack: `tw-3fa9...` and, after tiers that may be passed,
+/// `tw1-3fa9...` and on.
+pub(crate) fn stack(id: &str, direction: Direction, part: usize) -> ChainName {
     let kind = direction.endpoint();
     if part == 0 {
-        chain(kind, interface.as_str())
+        chain(kind, id)
     } else {
-        chain(&format!("{kind}{part}"), interface.as_str())
+        chain(&format!("{kind}{part}"), id)
     }
-}
-
-/// Where packets to the workload behind an interface are judged.
-pub fn ingress_chain(interface: IfName) -> ChainName {
-    endpoint(interface, Direction::Ingress, 0)
-}
-
-/// Where packets from the workload behind an interface are judged.
-pub fn egress_chain(interface: IfName) -> ChainName {
-    endpoint(interface, Direction::Egress, 0)
 }
 
 /// The chain with the further sources of an interface.

@@ -6,6 +6,7 @@
 use crate::changes::{Changes, Interface, NodeSysctl, Route, RouteVia, TableEdit};
 use crate::name::{self, Direction, fixed, fixed_set};
 use crate::policy::{self, Owner, Shape, Shapes};
+use crate::stacks::Stacks;
 use crate::{ROUTE_PROTOCOL, base, endpoint};
 use desired::{
     Delta, Globals, Member, PolicyRules, ProfileRules, RouteTarget, SetChange, SetId, SetKind,
@@ -46,8 +47,8 @@ impl<R> Rules<R> {
 /// What an interface has in the table now.
 #[derive(Debug, Default)]
 struct Live {
-    /// Chains by direction, so that those that are no longer made go.
-    chains: [BTreeSet<ChainName>; 2],
+    /// The stack that it goes through, by direction.
+    stacks: [Option<ChainName>; 2],
     sources: bool,
 }
 
@@ -72,6 +73,7 @@ pub struct Renderer {
     /// Who claims an interface; the first one has it.
     claims: BTreeMap<IfName, BTreeSet<WorkloadKey>>,
     live: BTreeMap<IfName, Live>,
+    stacks: Stacks,
     routes: BTreeMap<Cidr, RouteTarget>,
     vteps: BTreeMap<(Arc<str>, Family), Vtep>,
     vxlan_hosts: [CoverSet; 2],
@@ -125,7 +127,8 @@ impl Renderer {
         };
         let mut out: Vec<ChainName> = Vec::new();
         if let Some(live) = self.live.get(&w.interface) {
-            out.extend(live.chains.iter().flatten().cloned());
+            let stacks = live.stacks.iter().flatten();
+            out.extend(stacks.flat_map(|first| self.stacks.chains(first)).cloned());
         }
         for d in Direction::BOTH {
             for t in &w.tiers {
@@ -407,33 +410,27 @@ impl Renderer {
             }
             return;
         };
-        let fresh = !self.live.contains_key(&interface);
         let mut live = self.live.remove(&interface).unwrap_or_default();
-        for (i, d) in Direction::BOTH.into_iter().enumerate() {
-            let policy = |k: &PolicyKey| {
-                self.policies
-                    .get(k)
-                    .map_or(Shape::Empty, |r| r.shapes.get(d))
-            };
-            let profile = |k: &str| {
-                self.profiles
-                    .get(k)
-                    .map_or(Shape::Empty, |r| r.shapes.get(d))
-            };
-            let chains = endpoint::chains(&w, d, policy, profile);
-            let names: BTreeSet<ChainName> = chains.iter().map(|(n, _)| n.clone()).collect();
-            for gone in live.chains[i].difference(&names) {
-                out.table.push(TableEdit::RemoveChain(gone.clone()));
+        for (slot, d) in live.stacks.iter_mut().zip(Direction::BOTH) {
+            let policies = &self.policies;
+            let profiles = &self.profiles;
+            let policy = |k: &PolicyKey| policies.get(k).map_or(Shape::Empty, |r| r.shapes.get(d));
+            let profile = |k: &str| profiles.get(k).map_or(Shape::Empty, |r| r.shapes.get(d));
+            let id = endpoint::stack_id(&w, d, policy, profile);
+            let first = name::stack(&id, d, 0);
+            if slot.as_ref() == Some(&first) {
+                continue;
             }
-            live.chains[i] = names;
-            out.table
-                .extend(chains.into_iter().map(|(n, c)| TableEdit::Chain(n, c)));
-            if fresh {
-                out.table.push(TableEdit::Elements {
-                    set: fixed_set(d.map()),
-                    add: vec![entry(interface, d)],
-                    remove: Vec::new(),
-                });
+            let make = || endpoint::chains(&id, &w, d, policy, profile);
+            self.stacks.enter(&first, make, &mut out.table);
+            let old = slot.replace(first.clone());
+            out.table.push(TableEdit::Elements {
+                set: fixed_set(d.map()),
+                add: vec![entry(interface, &first)],
+                remove: old.iter().map(|old| entry(interface, old)).collect(),
+            });
+            if let Some(old) = old {
+                self.stacks.leave(&old, &mut out.table);
             }
         }
         if self.globals.spoofing == Spoofing::Any {
@@ -446,15 +443,15 @@ impl Renderer {
         }
     }
 
-    fn close(&self, interface: IfName, live: Live, out: &mut Changes) {
-        for (d, chains) in Direction::BOTH.into_iter().zip(live.chains) {
+    fn close(&mut self, interface: IfName, live: Live, out: &mut Changes) {
+        for (first, d) in live.stacks.into_iter().zip(Direction::BOTH) {
+            let Some(first) = first else { continue };
             out.table.push(TableEdit::Elements {
                 set: fixed_set(d.map()),
                 add: Vec::new(),
-                remove: vec![entry(interface, d)],
+                remove: vec![entry(interface, &first)],
             });
-            out.table
-                .extend(chains.into_iter().map(TableEdit::RemoveChain));
+            self.stacks.leave(&first, &mut out.table);
         }
         if live.sources {
             close_sources(interface, &mut out.table);
@@ -548,8 +545,8 @@ fn edit_rules(
     shapes
 }
 
-fn entry(interface: IfName, d: Direction) -> Element {
-    Element::IfNameVerdict(interface, Verdict::Goto(name::endpoint(interface, d, 0)))
+fn entry(interface: IfName, first: &ChainName) -> Element {
+    Element::IfNameVerdict(interface, Verdict::Goto(first.clone()))
 }
 
 fn source_entry(interface: IfName) -> Element {

@@ -24,13 +24,22 @@ pub const OTHER_PORT: u16 = 9090;
 /// How long anything may take at most.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Between two questions.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells a prober that a packet would pass"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Asks until it holds.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < end, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        pause(Duration::from_millis(2));
     }
 }
 
@@ -88,6 +97,11 @@ pub struct Node {
 
 impl Node {
     pub fn new(state: Desired) -> Self {
+        Self::numbered(1, state)
+    }
+
+    /// With the addresses 192.0.2.n and 2001:db8::n on its bridge `uplink`.
+    pub fn numbered(n: u8, state: Desired) -> Self {
         let ns = NetNs::new().expect("root");
         let mut links = link::Handle::open_in(&ns).expect("socket");
         let lo = links.by_name(iface("lo")).expect("links").expect("lo");
@@ -97,10 +111,14 @@ impl Node {
             .create_bridge(&VethEnd::named(iface("uplink")))
             .expect("a bridge");
         let uplink = links.index_of(iface("uplink")).expect("it");
-        let address = Address::subnet("192.0.2.1".parse().expect("an address"), 24);
+        let address = |a: String, len| Address::subnet(a.parse().expect("an address"), len);
+        let addresses = [
+            address(format!("192.0.2.{n}"), 24),
+            address(format!("2001:db8::{n}"), 64),
+        ];
         let up = Changes {
             up: Some(true),
-            addresses: &[address],
+            addresses: &addresses,
             ..Changes::default()
         };
         links.change(uplink, &up).expect("set up");
@@ -119,6 +137,26 @@ impl Node {
         node.set(state);
         node.handle().in_sync().expect("it runs");
         node
+    }
+
+    /// One segment with another node.
+    pub fn join(&self, other: &Self) {
+        let mut here = link::Handle::open_in(&self.ns).expect("socket");
+        let mut there = link::Handle::open_in(&other.ns).expect("socket");
+        let veth = Veth {
+            here: VethEnd::named(iface("wire")),
+            there: VethEnd::named(iface("wire")),
+            queues: 1,
+            up: false,
+        };
+        here.create_veth(&veth, Some(&other.ns))
+            .expect("a veth pair");
+        for links in [&mut here, &mut there] {
+            let wire = links.index_of(iface("wire")).expect("it");
+            let bridge = links.index_of(iface("uplink")).expect("it");
+            links.set_master(wire, Some(bridge)).expect("bridged");
+            links.set_up(wire, true).expect("up");
+        }
     }
 
     pub fn with_grace(mut self, grace: Duration) -> Self {
