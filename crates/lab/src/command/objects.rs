@@ -1,0 +1,292 @@
+//! Objects of files into the store of a lab, and out of it.
+//!
+//! Promises: every document is tried, a bad one hides no other; what is applied goes through
+//! the same validation as `manx apply`; by default the command returns when the pods concerned
+//! run or are gone.
+//!
+//! Never: talks to a node.
+
+use crate::args::FileArgs;
+use crate::command::handle::{Handle, unexpected};
+use crate::command::{Failure, note, say};
+use crate::plan::{POOL_V4, POOL_V6, Spec};
+use crate::protocol::{PodRef, PodStatus, Request, Response};
+use crate::reason::World;
+use crate::scenario::in_order;
+use crate::state::Dir;
+use api::{Resource, ResourceKind, parse_documents};
+use datastore::{Client, ClientError, Delete, Store};
+use net::Family;
+use serde_json::json;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Written by the kubelet and the CNI plugin, not by users.
+const WRITTEN: [&str; 3] = ["podIP", "podIPs", "containerID"];
+
+/// The store of a lab, with a runtime to use it on.
+pub(super) struct Objects {
+    client: Client,
+    store: Arc<dyn Store>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Objects {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(super) fn open(dir: &Dir) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let store: Arc<dyn Store> = Arc::new(datastore::embedded::Store::open(dir.store())?);
+        Ok(Self { client: Client::new(Arc::clone(&store)), store, runtime })
+    }
+
+    /// Creates or replaces an object. A pod keeps its node and status, which an API server
+    /// would not let a user write either.
+    ///
+    /// # Errors
+    /// What the client says.
+    pub(super) fn apply(&self, mut r: Resource) -> Result<Resource, ClientError> {
+        self.runtime.block_on(async {
+            if let Resource::Pod(new) = &mut r {
+                let meta = &new.metadata;
+                let at = (Some(meta.namespace.as_str()), meta.name.as_str());
+                match self.client.get(ResourceKind::Pod, at.0, at.1).await {
+                    Ok(Resource::Pod(old)) => {
+                        new.status = old.status;
+                        if new.spec.node_name.is_empty() {
+                            new.spec.node_name = old.spec.node_name;
+                        }
+                        for key in WRITTEN.map(|k| format!("cni.projectcalico.org/{k}")) {
+                            if let Some(v) = old.metadata.annotations.get(&key) {
+                                new.metadata.annotations.insert(key, v.clone());
+                            }
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(e) if e.is_not_found() => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            self.client.apply(r).await
+        })
+    }
+
+    /// Deletes an object; false if it was not there.
+    ///
+    /// # Errors
+    /// What the client says.
+    pub(super) fn delete(&self, r: &Resource) -> Result<bool, ClientError> {
+        let (kind, namespace, name) = (r.kind(), r.namespace(), r.meta().name.as_str());
+        self.runtime.block_on(async {
+            if kind == ResourceKind::IpPool {
+                match self.client.disable_pool(name).await {
+                    Err(e) if e.is_not_found() => return Ok(false),
+                    disabled => drop(disabled?),
+                }
+            }
+            match self.client.delete(kind, namespace, name, Delete::default()).await {
+                Ok(_) => Ok(true),
+                Err(e) if e.is_not_found() => Ok(false),
+                Err(e) => Err(e),
+            }
+        })
+    }
+
+    /// All that policy depends on, as stored now.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(super) fn world(&self) -> Result<World, Failure> {
+        let mut world = World::default();
+        let prefixes = ["/calico/resources/v3/", "/registry/"];
+        self.runtime.block_on(self.store.list_each(&prefixes, &mut |e| {
+            // A bad object counts as absent, as it does for the agents.
+            for u in api::updates_for_key(&e.key, Some(&e.value)).unwrap_or_default() {
+                world.learn(u);
+            }
+        }))?;
+        Ok(world)
+    }
+
+    /// An object as it is stored.
+    ///
+    /// # Errors
+    /// What the client says.
+    pub(super) fn get(
+        &self,
+        kind: ResourceKind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Resource, ClientError> {
+        self.runtime.block_on(self.client.get(kind, namespace, name))
+    }
+}
+
+/// What every lab has before its first node starts: what a cluster has, the namespaces that
+/// Kubernetes makes, and pools.
+pub(super) fn prepare(dir: &Dir, spec: &Spec) -> Result<(), Failure> {
+    let objects = Objects::open(dir)?;
+    objects.runtime.block_on(datastore::init(&objects.store, &["k8s".to_owned()]))?;
+    let mut all = Vec::new();
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        let labels = json!({"kubernetes.io/metadata.name": name});
+        all.push(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
+        }));
+    }
+    if spec.default_pools {
+        let (vxlan, ipip) = spec.encapsulation.modes();
+        for family in spec.families.iter() {
+            let (name, cidr, ipip) = match family {
+                Family::V4 => ("default-ipv4-ippool", POOL_V4, ipip),
+                Family::V6 => ("default-ipv6-ippool", POOL_V6, "Never"),
+            };
+            all.push(json!({
+                "apiVersion": api::V3, "kind": "IPPool", "metadata": {"name": name},
+                "spec": {"cidr": cidr, "vxlanMode": vxlan, "ipipMode": ipip, "natOutgoing": true},
+            }));
+        }
+    }
+    if spec.wireguard {
+        all.push(json!({
+            "apiVersion": api::V3, "kind": "FelixConfiguration", "metadata": {"name": "default"},
+            "spec": {"wireguardEnabled": true},
+        }));
+    }
+    for value in all {
+        for parsed in parse_documents(&value.to_string(), "the lab's own objects") {
+            let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
+            objects.apply(r)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads files; the good documents, and whether all were good.
+pub(super) fn read(files: &[impl AsRef<Path>]) -> (Vec<Resource>, Vec<String>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for file in files {
+        let file = file.as_ref();
+        let text = if file == Path::new("-") {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        } else {
+            std::fs::read_to_string(file)
+        };
+        let source = file.display().to_string();
+        match text {
+            Ok(text) => {
+                for parsed in parse_documents(&text, &source) {
+                    match parsed {
+                        Ok((r, _)) => good.push(in_namespace(r)),
+                        Err(e) => bad.push(e.to_string()),
+                    }
+                }
+            }
+            Err(e) => bad.push(format!("{source}: {e}")),
+        }
+    }
+    (good, bad)
+}
+
+fn in_namespace(mut r: Resource) -> Resource {
+    if r.kind().namespaced() && r.meta().namespace.is_empty() {
+        "default".clone_into(&mut r.meta_mut().namespace);
+    }
+    r
+}
+
+/// `manx lab apply`.
+pub(super) fn apply(name: &str, a: &FileArgs) -> Result<ExitCode, Failure> {
+    let handle = Handle::find(name)?;
+    let (good, mut bad) = read(&a.files);
+    let objects = Objects::open(&handle.dir)?;
+    let mut pods = Vec::new();
+    for r in in_order(good) {
+        let shown = r.to_string();
+        match objects.apply(r) {
+            Ok(applied) => {
+                say!("{shown} applied");
+                pods.extend(running(&applied));
+            }
+            Err(e) => bad.push(format!("{shown}: {e}")),
+        }
+    }
+    finish(&handle, a, pods, bad)
+}
+
+/// `manx lab delete`.
+pub(super) fn delete(name: &str, a: &FileArgs) -> Result<ExitCode, Failure> {
+    let handle = Handle::find(name)?;
+    let (good, mut bad) = read(&a.files);
+    let objects = Objects::open(&handle.dir)?;
+    let mut pods = Vec::new();
+    for r in in_order(good).iter().rev() {
+        match objects.delete(r) {
+            Ok(true) => say!("{r} deleted"),
+            Ok(false) => bad.push(format!("{r}: it is not there")),
+            Err(e) => bad.push(format!("{r}: {e}")),
+        }
+        pods.extend(gone(r));
+    }
+    finish(&handle, a, pods, bad)
+}
+
+fn finish(
+    handle: &Handle,
+    a: &FileArgs,
+    pods: Vec<PodRef>,
+    bad: Vec<String>,
+) -> Result<ExitCode, Failure> {
+    for message in &bad {
+        note!("error: {message}");
+    }
+    let late = if a.no_wait { Vec::new() } else { wait(handle, pods, a.timeout)? };
+    for p in &late {
+        note!("error: pod {}/{} is {}: {}", p.namespace, p.name, p.phase, why_late(p));
+    }
+    Ok(match (bad.is_empty(), late.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(1),
+        (false, _) => ExitCode::from(2),
+    })
+}
+
+/// Why a pod is late, for people.
+pub(super) fn why_late(p: &PodStatus) -> &str {
+    if p.reason.is_empty() { "not ready in time" } else { &p.reason }
+}
+
+/// The pod that must run now, if it is one.
+pub(super) fn running(r: &Resource) -> Option<PodRef> {
+    let pod = gone(r)?;
+    Some(PodRef { uid: Some(r.meta().uid.clone()), ..pod })
+}
+
+/// The pod that must be gone now, if it is one.
+pub(super) fn gone(r: &Resource) -> Option<PodRef> {
+    let Resource::Pod(p) = r else { return None };
+    let (namespace, name) = (p.metadata.namespace.clone(), p.metadata.name.clone());
+    Some(PodRef { namespace, name, uid: None })
+}
+
+/// Waits for pods; gives those that are late.
+pub(super) fn wait(
+    handle: &Handle,
+    pods: Vec<PodRef>,
+    timeout: Duration,
+) -> Result<Vec<PodStatus>, Failure> {
+    if pods.is_empty() {
+        return Ok(Vec::new());
+    }
+    let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    match handle.ask(&Request::WaitPods { pods, timeout_ms })? {
+        Response::Late(late) => Ok(late),
+        other => Err(unexpected(&other)),
+    }
+}

@@ -1,0 +1,190 @@
+//! The control socket: a thread for each connection, one question on each.
+//!
+//! Promises: a question that cannot be answered gets an `Error` that says why; one caller's
+//! trouble is nobody else's.
+//!
+//! Never: trusts that a caller stays: what it began ends with it.
+
+use crate::holder::{Lab, exec, probe, sniff};
+use crate::protocol::{Check, Checked, Connection, Flow, Outcome, Request, Response, receive_with_fds};
+use crate::routes;
+use net::{Family, IfIndex};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// Probes under way at a time: each has a few sockets.
+const PARALLEL: usize = 256;
+
+/// Serves until told to end.
+pub(super) fn serve(lab: &Arc<Lab>, listener: &UnixListener) {
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else { continue };
+        let lab = Arc::clone(lab);
+        let started = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if let Err(e) = answer(&lab, stream) {
+                eprintln!("control connection: {e}");
+            }
+        });
+        if let Err(e) = started {
+            eprintln!("control connection: {e}");
+        }
+    }
+}
+
+fn answer(lab: &Arc<Lab>, stream: UnixStream) -> io::Result<()> {
+    let (line, fds) = receive_with_fds(&stream)?;
+    let connection = Connection::over(stream);
+    let request: Request = match serde_json::from_slice(&line) {
+        Ok(request) => request,
+        Err(e) => return connection.send(&Response::Error(format!("unknown request: {e}"))),
+    };
+    match handle(lab, request, fds, &connection) {
+        Ok(Some(response)) => connection.send(&response),
+        Ok(None) => Ok(()),
+        Err(why) => connection.send(&Response::Error(why)),
+    }
+}
+
+fn handle(
+    lab: &Arc<Lab>,
+    request: Request,
+    fds: Vec<OwnedFd>,
+    connection: &Connection,
+) -> Result<Option<Response>, String> {
+    let response = match request {
+        Request::Status => Response::Status(lab.status()),
+        Request::Probe { flows, timeout_ms } => {
+            Response::Probes(probes(lab, flows, Duration::from_millis(timeout_ms)))
+        }
+        Request::Check { checks, deadline_ms } => {
+            Response::Checks(check_all(lab, checks, Duration::from_millis(deadline_ms)))
+        }
+        Request::Stream { flow, for_ms, interval_us } => {
+            let length = Duration::from_millis(for_ms);
+            let interval = Duration::from_micros(interval_us.max(100));
+            Response::Stream(stream(lab, &flow, length, interval, connection)?)
+        }
+        Request::Exec { target, argv, env, cwd } => {
+            let found = lab.find(&target)?;
+            let ns = found.ns.ok_or_else(|| format!("{target} has no namespace here"))?;
+            let node = found.node.as_deref();
+            let code = exec::run(lab, &ns, node, &argv, &env, &cwd, fds, connection)?;
+            Response::Exit(code)
+        }
+        Request::Capture { count, for_ms } => {
+            let deadline = Instant::now() + Duration::from_millis(for_ms);
+            let started = || connection.send(&Response::Started);
+            sniff::capture(&lab.fabric, count, deadline, started, |line| {
+                connection.send(&Response::Line(line))
+            })
+            .map_err(|e| format!("capture on the fabric: {e}"))?;
+            Response::Done
+        }
+        Request::Routes(target) => {
+            for line in route_lines(lab, &target)? {
+                connection.send(&Response::Line(line)).map_err(|e| e.to_string())?;
+            }
+            Response::Done
+        }
+        Request::WaitPods { pods, timeout_ms } => {
+            let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+            Response::Late(lab.kubelet.wait(&pods, deadline))
+        }
+        Request::Down => {
+            // SAFETY: the kernel ends all else with process 1; nothing needs saving.
+            unsafe { libc::_exit(0) }
+        }
+    };
+    Ok(Some(response))
+}
+
+fn probes(lab: &Arc<Lab>, flows: Vec<Flow>, patience: Duration) -> Vec<Outcome> {
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    let tasks: Vec<_> = flows
+        .into_iter()
+        .map(|flow| {
+            let (lab, permits) = (Arc::clone(lab), Arc::clone(&permits));
+            lab.clone().runtime.spawn(async move {
+                let _permit = permits.acquire().await;
+                match lab.resolve(&flow) {
+                    Ok(resolved) => probe::once(&resolved, &lab.servers, patience).await,
+                    Err(why) => Outcome::failed(why),
+                }
+            })
+        })
+        .collect();
+    let gather = |t: JoinHandle<_>| lab.runtime.block_on(t).unwrap_or_else(|e| Outcome::failed(e.to_string()));
+    tasks.into_iter().map(gather).collect()
+}
+
+fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Checked> {
+    let failed = |why: String| Checked { ok: false, outcome: Outcome::failed(why), micros: 0 };
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    let tasks: Vec<_> = checks
+        .into_iter()
+        .map(|c| {
+            let (lab, permits) = (Arc::clone(lab), Arc::clone(&permits));
+            lab.clone().runtime.spawn(async move {
+                let _permit = permits.acquire().await;
+                let flow = match lab.resolve(&c.flow) {
+                    Ok(flow) => flow,
+                    Err(why) => return failed(why),
+                };
+                let expectation = probe::Expectation { flow, allow: c.allow, source: c.source };
+                probe::check(&expectation, &lab.servers, deadline).await
+            })
+        })
+        .collect();
+    let gather = |t: JoinHandle<_>| lab.runtime.block_on(t).unwrap_or_else(|e| failed(e.to_string()));
+    tasks.into_iter().map(gather).collect()
+}
+
+fn stream(
+    lab: &Arc<Lab>,
+    flow: &Flow,
+    length: Duration,
+    interval: Duration,
+    connection: &Connection,
+) -> Result<crate::protocol::StreamReport, String> {
+    let resolved = lab.resolve(flow)?;
+    let socket = connection.socket().try_clone().map_err(|e| e.to_string())?;
+    lab.runtime.block_on(async {
+        let stop = tokio::task::spawn_blocking(move || {
+            // The caller says nothing more: what is read is its end.
+            let _ = io::Read::read(&mut &socket, &mut [0]);
+        });
+        let stopped = async {
+            let _ = stop.await;
+        };
+        let report = probe::stream(&resolved, &lab.servers, length, interval, stopped).await;
+        // Lets the reader go.
+        let _ = connection.socket().shutdown(std::net::Shutdown::Read);
+        report
+    })
+}
+
+fn route_lines(lab: &Lab, target: &crate::ends::End) -> Result<Vec<String>, String> {
+    let found = lab.find(target)?;
+    let ns = found.ns.ok_or_else(|| format!("{target} has no namespace here"))?;
+    let fail = |e: netlink::NetlinkError| e.to_string();
+    let mut links = link::Handle::open_in(&ns).map_err(fail)?;
+    let names: HashMap<IfIndex, String> =
+        links.links().map_err(fail)?.into_iter().map(|l| (l.index, l.name.to_string())).collect();
+    let mut handle = route::Handle::open_in(&ns).map_err(fail)?;
+    let mut all = Vec::new();
+    for family in lab.families().iter().chain(Family::BOTH) {
+        for r in handle.list(route::Table::MAIN, family).map_err(fail)? {
+            let noise = family == Family::V6 && r.proto == route::Proto::KERNEL;
+            if !noise && !all.contains(&r) {
+                all.push(r);
+            }
+        }
+    }
+    Ok(routes::lines(all, &names))
+}
