@@ -1,0 +1,266 @@
+//! `apply`, `create`, `replace`, `delete`, `validate`: many resources, one verdict each.
+//!
+//! Promises: one refused resource or unreadable document never stops the others; each refusal
+//! is reported, and any of them makes the command fail. What others need (namespaces, tiers) is
+//! written first and deleted last, wherever it stands in the files.
+
+use crate::args::{CreateArgs, DeleteArgs, FileArgs, Namespace};
+use crate::cluster::{Cluster, ObjectError};
+use crate::run::Console;
+use crate::source::Document;
+use crate::{CliError, kinds, source};
+use api::kinds::pool::IpPool;
+use api::{Resource, ResourceKind};
+
+/// How messages name what is done.
+#[derive(Debug, Clone, Copy)]
+struct Verb {
+    now: &'static str,
+    past: &'static str,
+}
+
+const APPLY: Verb = Verb {
+    now: "apply",
+    past: "applied",
+};
+const CREATE: Verb = Verb {
+    now: "create",
+    past: "created",
+};
+const REPLACE: Verb = Verb {
+    now: "replace",
+    past: "replaced",
+};
+const DELETE: Verb = Verb {
+    now: "delete",
+    past: "deleted",
+};
+const VALIDATE: Verb = Verb {
+    now: "validate",
+    past: "validated",
+};
+
+pub(crate) fn apply(
+    args: &FileArgs,
+    cluster: &Cluster,
+    console: &mut Console<'_>,
+) -> Result<(), CliError> {
+    let batch = Batch::read(args, console)?;
+    batch.prepare(cluster)?;
+    batch.run(APPLY, console, |r| named(&r.to_string(), cluster.apply(r)))
+}
+
+pub(crate) fn create(
+    args: &CreateArgs,
+    cluster: &Cluster,
+    console: &mut Console<'_>,
+) -> Result<(), CliError> {
+    let batch = Batch::read(&args.files, console)?;
+    batch.prepare(cluster)?;
+    batch.run(CREATE, console, |r| {
+        let object = r.to_string();
+        match cluster.create(r) {
+            Err(e) if args.skip_exists && e.is_already_exists() => Ok(()),
+            done => named(&object, done),
+        }
+    })
+}
+
+pub(crate) fn replace(
+    args: &FileArgs,
+    cluster: &Cluster,
+    console: &mut Console<'_>,
+) -> Result<(), CliError> {
+    let batch = Batch::read(args, console)?;
+    batch.run(REPLACE, console, |r| {
+        named(&r.to_string(), cluster.update(r))
+    })
+}
+
+pub(crate) fn delete(
+    args: &DeleteArgs,
+    cluster: &Cluster,
+    console: &mut Console<'_>,
+) -> Result<(), CliError> {
+    let mut batch = match &args.named.kind {
+        None => Batch::read(&args.files, console)?,
+        Some(word) => {
+            let kind = kinds::by_word(word)?;
+            if args.named.names.is_empty() {
+                let text = format!(
+                    "resource name must be specified: which {} is to be deleted?",
+                    kind.name()
+                );
+                return Err(CliError::Usage(text));
+            }
+            let named = args.named.names.iter().map(|name| {
+                let mut r = kind.empty();
+                name.clone_into(&mut r.meta_mut().name);
+                in_namespace(&mut r, &args.files.namespace);
+                r
+            });
+            Batch {
+                resources: named.collect(),
+                ..Batch::default()
+            }
+        }
+    };
+    batch.resources.reverse();
+    batch.run(DELETE, console, |r| match cluster.delete(&r) {
+        Err(CliError::Object(e)) if args.skip_not_exists && e.is_not_found() => Ok(()),
+        Err(CliError::Object(e)) => named::<()>(&r.to_string(), Err(e)),
+        done => done.map_err(|e| format!("{r}: {}", e.full())),
+    })
+}
+
+pub(crate) fn validate(args: &FileArgs, console: &mut Console<'_>) -> Result<(), CliError> {
+    let batch = Batch::read(args, console)?;
+    let mut pools: Vec<IpPool> = Vec::new();
+    batch.run(VALIDATE, console, |mut r| {
+        api::default(&mut r);
+        let of_it = |e: api::Invalid| format!("{r}: {e}");
+        api::validate(&r).map_err(of_it)?;
+        if let Resource::IpPool(p) = &r {
+            if let Some(e) = api::pool_overlap(p, &pools) {
+                return Err(of_it(e));
+            }
+            pools.push(p.clone());
+        }
+        Ok(())
+    })
+}
+
+/// What a refusal is printed as: some errors name their object, the others get it in front.
+fn named<T>(object: &str, done: Result<T, ObjectError>) -> Result<(), String> {
+    done.map(drop).map_err(|e| {
+        let text = e.to_string();
+        if text.contains(object) {
+            text
+        } else {
+            format!("{object}: {text}")
+        }
+    })
+}
+
+/// Puts a resource that does not say its namespace into the one that is meant.
+pub(crate) fn in_namespace(r: &mut Resource, namespace: &Namespace) {
+    if r.kind().namespaced() && r.meta().namespace.is_empty() {
+        namespace
+            .namespace
+            .as_deref()
+            .unwrap_or("default")
+            .clone_into(&mut r.meta_mut().namespace);
+    }
+}
+
+/// What a command is to be done to.
+#[derive(Default)]
+struct Batch {
+    resources: Vec<Resource>,
+    /// Documents that are no resources.
+    unreadable: Vec<String>,
+    skip_empty: bool,
+}
+
+impl Batch {
+    fn read(args: &FileArgs, console: &mut Console<'_>) -> Result<Self, CliError> {
+        if args.sources.filename.is_empty() {
+            return Err(CliError::Usage(
+                "no file: name one with -f FILE, or -f - for standard input".to_owned(),
+            ));
+        }
+        let documents = source::read(&args.sources, console.input)?;
+        let mut out = Self {
+            skip_empty: args.sources.skip_empty,
+            ..Self::default()
+        };
+        for document in documents {
+            out.add(document, &args.namespace);
+        }
+        let others_need_it =
+            |r: &Resource| matches!(r.kind(), ResourceKind::Namespace | ResourceKind::Tier);
+        out.resources.sort_by_key(|r| !others_need_it(r));
+        Ok(out)
+    }
+
+    /// Makes what every cluster has, unless there is nothing to write anyway.
+    fn prepare(&self, cluster: &Cluster) -> Result<(), CliError> {
+        if self.resources.is_empty() {
+            Ok(())
+        } else {
+            Ok(cluster.init()?)
+        }
+    }
+
+    fn add(&mut self, document: Document, namespace: &Namespace) {
+        match document {
+            Ok((mut r, _)) => {
+                in_namespace(&mut r, namespace);
+                self.resources.push(r);
+            }
+            Err(e) => self.unreadable.push(e.to_string()),
+        }
+    }
+
+    fn run(
+        self,
+        verb: Verb,
+        console: &mut Console<'_>,
+        mut each: impl FnMut(Resource) -> Result<(), String>,
+    ) -> Result<(), CliError> {
+        let total = self.resources.len() + self.unreadable.len();
+        if total == 0 {
+            return if self.skip_empty {
+                console.print("No resources specified\n")
+            } else {
+                Err(CliError::NoResources)
+            };
+        }
+        if self.resources.is_empty() {
+            return Err(CliError::BadInput(self.unreadable.join("\n")));
+        }
+        let one_kind = of_one_kind(&self.resources).filter(|_| self.unreadable.is_empty());
+        let mut errors = self.unreadable;
+        for r in self.resources {
+            if let Err(e) = each(r) {
+                errors.push(e);
+            }
+        }
+        let done = total - errors.len();
+        if errors.is_empty() {
+            let what = one_kind.map_or("resource(s)".to_owned(), |k| format!("'{k}' resource(s)"));
+            return console.print(&format!("Successfully {} {done} {what}\n", verb.past));
+        }
+        // Errors in brackets, as they have always been, but each on a line of its own.
+        let list = errors.join("\n ");
+        if done == 0 {
+            let what = match (one_kind, total) {
+                (Some(k), 1) => format!("'{k}' resource"),
+                (Some(k), _) => format!("any '{k}' resources"),
+                (None, _) => "any resources".to_owned(),
+            };
+            return Err(CliError::Refused(format!(
+                "failed to {} {what}: [{list}]",
+                verb.now
+            )));
+        }
+        let what = one_kind.map_or("resources".to_owned(), |k| format!("'{k}' resources"));
+        console.print(&format!(
+            "Partial success: {} {done} out of {total} {what}\n",
+            verb.past
+        ))?;
+        Err(CliError::Refused(format!(
+            "failed to {} {} resource(s): [{list}]",
+            verb.now,
+            errors.len()
+        )))
+    }
+}
+
+fn of_one_kind(resources: &[Resource]) -> Option<&'static str> {
+    let first = resources.first()?.kind();
+    resources
+        .iter()
+        .all(|r| r.kind() == first)
+        .then(|| first.name())
+}
