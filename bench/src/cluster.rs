@@ -495,7 +495,6 @@ fn node(
     Ok(Node {
         name: name.to_owned(),
         ns,
-        addr,
         home,
         manx: manx.to_owned(),
         agent: None,
