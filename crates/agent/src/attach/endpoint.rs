@@ -5,7 +5,7 @@
 //! late with an older container's DEL changes nothing.
 
 use super::AttachError;
-use super::identity::{Identity, Workload};
+use super::identity::{Identity, NO_NAMESPACE, Workload};
 use crate::resources::{Change, Resources};
 use api::kinds::endpoint::{Profile, WorkloadEndpoint};
 use api::kinds::kube::{Pod, PodIp};
@@ -20,9 +20,6 @@ use std::sync::Arc;
 const POD_IP: &str = "cni.projectcalico.org/podIP";
 const POD_IPS: &str = "cni.projectcalico.org/podIPs";
 const CONTAINER_ID: &str = "cni.projectcalico.org/containerID";
-
-/// Namespace of endpoints that have none.
-const NO_NAMESPACE: &str = "default";
 
 /// Whether the cluster lets its datastore be used. One that was never initialised is not ready.
 pub(super) async fn datastore_ready(resources: &Resources) -> Result<bool, AttachError> {
@@ -361,7 +358,7 @@ pub(super) async fn of_network(
             key: WorkloadKey {
                 node: node.clone(),
                 orchestrator: Arc::from("cni"),
-                workload: Arc::from(w.spec.container_id.as_str()),
+                workload: Arc::from(format!("{NO_NAMESPACE}/{}", w.spec.container_id)),
                 endpoint: Arc::from(w.spec.endpoint.as_str()),
             },
             pod: None,

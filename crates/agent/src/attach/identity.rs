@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// Namespace of endpoints that have none.
+pub(super) const NO_NAMESPACE: &str = "default";
+
 /// What the container is.
 #[derive(Debug, Clone)]
 pub(crate) enum Workload {
@@ -90,7 +93,11 @@ impl Identity {
         if namespace.is_empty() || name.is_empty() {
             return Ok(Self {
                 interface: interface_name(prefix, &container_id)?,
-                key: key("cni", container_id.clone(), &request.ifname),
+                key: key(
+                    "cni",
+                    format!("{NO_NAMESPACE}/{container_id}"),
+                    &request.ifname,
+                ),
                 pod: None,
                 container_id,
                 handle,
