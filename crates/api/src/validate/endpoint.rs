@@ -115,7 +115,13 @@ pub(super) fn workload(c: &mut Check, r: &WorkloadEndpoint) {
         })
     };
     for (i, n) in s.ip_nats.iter().enumerate() {
-        c.ip(&format!("spec.ipNATs[{i}].externalIP"), &n.external_ip);
+        if n.external_ip.parse::<IpAddr>().is_err() {
+            c.fail(
+                format!("spec.ipNATs[{i}].externalIP"),
+                &n.external_ip,
+                "invalid IP address",
+            );
+        }
         if !own(&n.internal_ip) {
             let field = format!("spec.ipNATs[{i}].internalIP");
             c.fail(

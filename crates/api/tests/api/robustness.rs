@@ -106,8 +106,12 @@ fn kind() -> impl Strategy<Value = ResourceKind> {
 fn use_it(mut r: Resource) {
     api::default(&mut r);
     let valid = api::validate(&r);
-    if let Err(e) = &valid {
-        assert!(!e.violations.is_empty() && !e.to_string().is_empty());
+    match &valid {
+        Err(e) => assert!(!e.violations.is_empty() && !e.to_string().is_empty()),
+        Ok(()) => assert!(
+            api::updates(&r).is_ok(),
+            "valid, but does not convert: {r:?}"
+        ),
     }
     let _ = (
         api::to_yaml(&r),
@@ -117,6 +121,66 @@ fn use_it(mut r: Resource) {
     );
     if let Resource::Pod(p) = &r {
         let _ = api::convert::to_workload_endpoint(p);
+    }
+}
+
+/// One legal object of each kind, with as many fields as there is room for.
+const LEGAL: &[&str] = &[
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"a","labels":{"x":"y"}},"spec":{"cidr":"10.0.0.0/16","blockSize":26,"vxlanMode":"Always","ipipMode":"Never","natOutgoing":true,"nodeSelector":"all()","namespaceSelector":"has(a)","allowedUses":["Workload"],"assignmentMode":"Manual"}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"IPReservation","metadata":{"name":"a"},"spec":{"reservedCIDRs":["10.0.0.0/30"]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"Node","metadata":{"name":"a"},"spec":{"bgp":{"asNumber":1,"ipv4Address":"10.0.0.1/24","ipv6Address":"fd00::1/64","ipv4IPIPTunnelAddr":"10.1.0.1","routeReflectorClusterID":"1.0.0.1"},"ipv4VXLANTunnelAddr":"10.1.0.2","vxlanTunnelMACAddr":"66:00:00:00:00:01","addresses":[{"address":"10.0.0.1","type":"InternalIP"}],"orchRefs":[{"nodeName":"a","orchestrator":"k8s"}]},"status":{"podCIDRs":["10.2.0.0/24"]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"WorkloadEndpoint","metadata":{"name":"n-k8s-p-eth0","namespace":"prod"},"spec":{"node":"n","orchestrator":"k8s","endpoint":"eth0","pod":"p","ipNetworks":["10.0.0.5/32"],"ipNATs":[{"internalIP":"10.0.0.5","externalIP":"192.0.2.1"}],"profiles":["kns.prod"],"interfaceName":"cali1","mac":"66:00:00:00:00:01","ports":[{"name":"http","protocol":"TCP","port":80}],"allowSpoofedSourcePrefixes":["10.9.0.0/16"],"qosControls":{"ingressPacketRate":5,"dscp":"EF"}}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"HostEndpoint","metadata":{"name":"a"},"spec":{"node":"n","interfaceName":"eth0","expectedIPs":["10.0.0.1"],"profiles":["p"],"ports":[{"name":"ssh","protocol":"TCP","port":22}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"Profile","metadata":{"name":"a"},"spec":{"ingress":[{"action":"Allow","source":{"selector":"has(a)"}}],"labelsToApply":{"a":"b"}}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"Tier","metadata":{"name":"a"},"spec":{"order":5,"defaultAction":"Pass"}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"NetworkPolicy","metadata":{"name":"a","namespace":"n"},"spec":{"tier":"default","order":1.5,"selector":"a == 'b'","serviceAccountSelector":"has(r)","types":["Ingress","Egress"],"ingress":[{"action":"Allow","protocol":"TCP","ipVersion":4,"source":{"nets":["10.0.0.0/8"],"notNets":["10.1.0.0/16"],"selector":"has(a)","namespaceSelector":"global()","notSelector":"has(b)","serviceAccounts":{"names":["s"],"selector":"has(t)"}},"destination":{"ports":[80,"90:95","http"],"notPorts":[91]}}],"egress":[{"action":"Deny","protocol":"ICMP","icmp":{"type":8,"code":0},"notICMP":{"type":3}},{"action":"Pass","notProtocol":6,"destination":{"services":{"name":"s","namespace":"m"}}}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"GlobalNetworkPolicy","metadata":{"name":"a"},"spec":{"preDNAT":true,"applyOnForward":true,"namespaceSelector":"all()","performanceHints":["AssumeNeededOnEveryNode"],"ingress":[{"action":"Log","http":null,"metadata":{"annotations":{"a":"b"}}}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"NetworkSet","metadata":{"name":"a","namespace":"n"},"spec":{"nets":["10.0.0.0/8","fd00::1"]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"FelixConfiguration","metadata":{"name":"gpu","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"nodeSelector":"has(a)","vxlanMTU":1400,"reportingInterval":"1m","failsafeInboundHostPorts":[{"protocol":"tcp","port":22,"net":"10.0.0.0/8"}],"routeTableRanges":[{"min":1,"max":2}],"bpfEnabled":false,"iptablesBackend":"NFT"}}"#,
+    r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"a","namespace":"n"},"spec":{"podSelector":{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"k","operator":"In","values":["v"]}]},"policyTypes":["Ingress"],"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}},{"namespaceSelector":{}}],"ports":[{"port":80,"endPort":90,"protocol":"TCP"},{"port":"http"}]}]}}"#,
+];
+
+/// Replaces the `n`th value of an object, counted depth first; what is left of `n` when there are fewer.
+fn replace(v: &mut Value, n: usize, with: &Value) -> Option<usize> {
+    if n == 0 {
+        v.clone_from(with);
+        return None;
+    }
+    let children: Vec<&mut Value> = match v {
+        Value::Object(o) => o.values_mut().collect(),
+        Value::Array(a) => a.iter_mut().collect(),
+        _ => Vec::new(),
+    };
+    children
+        .into_iter()
+        .try_fold(n - 1, |left, child| replace(child, left, with))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// What is valid converts, and prints as what it is.
+    #[test]
+    fn legal_objects_with_one_value_changed(legal in prop::sample::select(LEGAL), n in 1usize..60, with in value()) {
+        let mut doc: Value = serde_json::from_str(legal).expect("JSON");
+        replace(&mut doc, n, &with);
+        for (mut r, _) in parse_documents(&doc.to_string(), "f").into_iter().flatten() {
+            use_it(r.clone());
+            api::default(&mut r);
+            if api::validate(&r).is_ok() {
+                let back = parse_documents(&api::to_yaml(&r), "printed").remove(0);
+                prop_assert_eq!(back.map(|b| b.0), Ok(r));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_legal_objects_are_legal() {
+    for legal in LEGAL {
+        let r = crate::defaulted(legal);
+        assert_eq!(api::validate(&r), Ok(()), "{legal}");
+        use_it(r);
     }
 }
 
@@ -138,10 +202,8 @@ proptest! {
     fn any_document_of_any_kind_is_answered(kind in kind(), metadata in value(), spec in value(), status in value()) {
         let i = kind.info();
         let doc = json!({"kind": i.kind, "apiVersion": i.api_version, "metadata": metadata, "spec": spec, "status": status});
-        for found in parse_documents(&doc.to_string(), "f") {
-            if let Ok((r, _)) = found {
-                use_it(r);
-            }
+        for (r, _) in parse_documents(&doc.to_string(), "f").into_iter().flatten() {
+            use_it(r);
         }
         let key = api::key(kind, kind.namespaced().then_some("n"), "x");
         let _ = updates_for_key(&key, Some(doc.to_string().as_bytes()));
