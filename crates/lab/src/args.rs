@@ -4,8 +4,8 @@
 //!
 //! Never: does what the commands say.
 
-use crate::plan::{FamilySet, HostSpec, Topology};
 use crate::ends::Port;
+use crate::plan::{FamilySet, HostSpec, Topology};
 use clap::{Args as ClapArgs, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub enum Command {
     Exec(ExecArgs),
     /// Send packets: from one end to another, or between all pods
     Probe(ProbeArgs),
-    /// Show nodes and pods
+    /// Show nodes and pods; ends with 1 unless all nodes are ready and all pods run
     Status(StatusArgs),
     /// Show what travels on the fabric
     Capture(CaptureArgs),
@@ -214,15 +214,22 @@ pub struct HolderArgs {
 /// A name that is a path segment, an address of a socket and a name for people.
 fn lab_name(s: &str) -> Result<String, String> {
     let ok = (1..=40).contains(&s.len())
-        && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && s.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !s.starts_with('-');
-    if ok { Ok(s.to_owned()) } else { Err("a lab's name is 1 to 40 of a-z, 0-9 and -".to_owned()) }
+    if ok {
+        Ok(s.to_owned())
+    } else {
+        Err("a lab's name is 1 to 40 of a-z, 0-9 and -".to_owned())
+    }
 }
 
 /// `250ms`, `2s`, `1.5s`, `1m`.
 pub(crate) fn duration(s: &str) -> Result<Duration, String> {
     let bad = || format!("{s:?} is no duration such as 250ms, 2s or 1m");
-    let split = s.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(bad)?;
+    let split = s
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .ok_or_else(bad)?;
     let number: f64 = s[..split].parse().map_err(|_| bad())?;
     let unit = match &s[split..] {
         "us" => 1e-6,
@@ -264,8 +271,16 @@ mod tests {
                 panic!("{line}: {e}");
             }
         }
-        for line in ["lab probe a/b", "lab up --nodes 0", "lab up --name ../x", "lab probe a b 70000"] {
-            assert!(Top::try_parse_from(line.split_whitespace()).is_err(), "{line}");
+        for line in [
+            "lab probe a/b",
+            "lab up --nodes 0",
+            "lab up --name ../x",
+            "lab probe a b 70000",
+        ] {
+            assert!(
+                Top::try_parse_from(line.split_whitespace()).is_err(),
+                "{line}"
+            );
         }
     }
 

@@ -63,8 +63,11 @@ fn payload(protocol: u8, b: &[u8]) -> Option<String> {
             let (from, to) = ports()?;
             let flags = *b.get(13)?;
             let names = [(2, "SYN"), (16, "ACK"), (1, "FIN"), (4, "RST"), (8, "PSH")];
-            let set: Vec<&str> =
-                names.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, n)| *n).collect();
+            let set: Vec<&str> = names
+                .iter()
+                .filter(|(bit, _)| flags & bit != 0)
+                .map(|(_, n)| *n)
+                .collect();
             format!("TCP {from} > {to} {}", set.join(","))
         }
         Protocol::SCTP => {
@@ -95,7 +98,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn v4(protocol: u8, ttl: u8, body: &[u8]) -> Vec<u8> {
-        let mut p = vec![0x45, 0, 0, 0, 0, 0, 0, 0, ttl, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        let mut p = vec![
+            0x45, 0, 0, 0, 0, 0, 0, 0, ttl, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ];
         p.extend_from_slice(body);
         p
     }

@@ -43,7 +43,10 @@ pub enum End {
 impl End {
     /// A pod.
     pub fn pod(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self::Pod { namespace: namespace.into(), name: name.into() }
+        Self::Pod {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -67,10 +70,14 @@ impl FromStr for End {
         Ok(match parts.as_slice() {
             ["node", name] => Self::Node((*name).to_owned()),
             ["host", name] => Self::Host((*name).to_owned()),
-            ["ip", addr] => Self::Ip(addr.parse().map_err(|_| format!("{addr:?} is no IP address"))?),
-            ["service", namespace, name] => {
-                Self::Service { namespace: (*namespace).to_owned(), name: (*name).to_owned() }
-            }
+            ["ip", addr] => Self::Ip(
+                addr.parse()
+                    .map_err(|_| format!("{addr:?} is no IP address"))?,
+            ),
+            ["service", namespace, name] => Self::Service {
+                namespace: (*namespace).to_owned(),
+                name: (*name).to_owned(),
+            },
             [namespace, name] => Self::pod(*namespace, *name),
             _ => return Err(bad()),
         })
@@ -95,7 +102,11 @@ impl TryFrom<String> for End {
     type Error = String;
 
     fn try_from(s: String) -> Result<Self, String> {
-        if s == "fabric" { Ok(Self::Fabric) } else { s.parse() }
+        if s == "fabric" {
+            Ok(Self::Fabric)
+        } else {
+            s.parse()
+        }
     }
 }
 
@@ -119,11 +130,19 @@ pub struct Port {
 
 impl Port {
     /// An echo request.
-    pub const ECHO: Self = Self { protocol: Protocol::ICMP, number: 0, icmp: None };
+    pub const ECHO: Self = Self {
+        protocol: Protocol::ICMP,
+        number: 0,
+        icmp: None,
+    };
 
     /// A port of TCP, UDP or SCTP.
     pub const fn new(protocol: Protocol, number: u16) -> Self {
-        Self { protocol, number, icmp: None }
+        Self {
+            protocol,
+            number,
+            icmp: None,
+        }
     }
 }
 
@@ -180,7 +199,15 @@ mod tests {
 
     #[test]
     fn ends_and_ports_round_trip() {
-        for s in ["shop/front", "node/node-1", "host/outside", "ip/10.0.0.9", "ip/fd00::9", "service/a/b", "*"] {
+        for s in [
+            "shop/front",
+            "node/node-1",
+            "host/outside",
+            "ip/10.0.0.9",
+            "ip/fd00::9",
+            "service/a/b",
+            "*",
+        ] {
             assert_eq!(s.parse::<End>().map(|e| e.to_string()), Ok(s.to_owned()));
         }
         for bad in ["", "front", "a/b/c", "ip/x", "a/", "/b"] {

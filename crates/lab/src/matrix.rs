@@ -47,7 +47,12 @@ pub(crate) fn render(cells: &[Cell]) -> String {
         }
     }
     columns.sort_by_key(|c| rows.iter().position(|r| r == c).unwrap_or(usize::MAX));
-    let first = rows.iter().map(|r| r.len()).chain(["FROM \\ TO".len()]).max().unwrap_or(0);
+    let first = rows
+        .iter()
+        .map(|r| r.len())
+        .chain(["FROM \\ TO".len()])
+        .max()
+        .unwrap_or(0);
     let mut out = format!("{:first$}", "FROM \\ TO");
     for c in &columns {
         _ = write!(out, "  {:w$}", c, w = width(c));
@@ -86,8 +91,15 @@ mod tests {
     use super::*;
 
     fn cell(from: &str, to: &str, verdict: Verdict) -> Cell {
-        let outcome = Outcome { verdict, ..Outcome::failed("") };
-        Cell { from: from.to_owned(), to: to.to_owned(), outcome }
+        let outcome = Outcome {
+            verdict,
+            ..Outcome::failed("")
+        };
+        Cell {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            outcome,
+        }
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub struct FamilySet {
 
 impl FamilySet {
     /// IPv4 alone.
-    pub const V4: Self = Self { v4: true, v6: false };
+    pub const V4: Self = Self {
+        v4: true,
+        v6: false,
+    };
 
     /// From `ipv4`, `ipv6` or both with a comma.
     ///
@@ -47,7 +50,10 @@ impl FamilySet {
     /// # Errors
     /// If there is none, or one that is neither `ipv4` nor `ipv6`.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let mut set = Self { v4: false, v6: false };
+        let mut set = Self {
+            v4: false,
+            v6: false,
+        };
         for name in names {
             match name.trim() {
                 "ipv4" => set.v4 = true,
@@ -55,7 +61,11 @@ impl FamilySet {
                 other => return Err(format!("family {other:?} is neither ipv4 nor ipv6")),
             }
         }
-        if set.v4 || set.v6 { Ok(set) } else { Err("no family: ipv4, ipv6 or both".to_owned()) }
+        if set.v4 || set.v6 {
+            Ok(set)
+        } else {
+            Err("no family: ipv4, ipv6 or both".to_owned())
+        }
     }
 
     /// Whether `family` is in it.
@@ -103,16 +113,6 @@ impl Encapsulation {
             Self::IpipCrossSubnet => ("Never", "CrossSubnet"),
         }
     }
-
-    /// Bytes that it takes off the fabric's MTU.
-    pub const fn overhead(self, family: Family) -> u32 {
-        match (self, family) {
-            (Self::None, _) => 0,
-            (Self::Vxlan | Self::VxlanCrossSubnet, Family::V4) => 50,
-            (Self::Vxlan | Self::VxlanCrossSubnet, Family::V6) => 70,
-            (Self::Ipip | Self::IpipCrossSubnet, _) => 20,
-        }
-    }
 }
 
 impl FromStr for Encapsulation {
@@ -149,12 +149,17 @@ impl FromStr for HostSpec {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let (name, list) = s.split_once('=').ok_or("a host is NAME=ADDRESS[,ADDRESS]")?;
+        let (name, list) = s
+            .split_once('=')
+            .ok_or("a host is NAME=ADDRESS[,ADDRESS]")?;
         let addresses = list
             .split(',')
             .map(|a| a.parse().map_err(|_| format!("{a:?} is no IP address")))
             .collect::<Result<_, _>>()?;
-        Ok(Self { name: name.to_owned(), addresses })
+        Ok(Self {
+            name: name.to_owned(),
+            addresses,
+        })
     }
 }
 
@@ -186,13 +191,6 @@ pub(crate) struct Interface {
     pub addr: IpAddr,
     /// Length of its prefix.
     pub len: u8,
-}
-
-impl Interface {
-    /// The prefix.
-    pub(crate) fn subnet(self) -> Cidr {
-        Cidr::new(self.addr, self.len).unwrap_or(Cidr::host(self.addr))
-    }
 }
 
 impl fmt::Display for Interface {
@@ -281,8 +279,11 @@ impl Spec {
     }
 
     fn node(&self, n: u8) -> NodePlan {
-        let mut plan =
-            NodePlan { name: format!("node-{n}"), addresses: Vec::new(), gateways: Vec::new() };
+        let mut plan = NodePlan {
+            name: format!("node-{n}"),
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+        };
         for family in self.families.iter() {
             let (whole, len) = range(family);
             // A flat fabric is subnet 0; node n has subnet n of a routed one.
@@ -290,8 +291,13 @@ impl Spec {
                 Topology::Flat => (0, 10 + u128::from(n)),
                 Topology::Routed => (u128::from(n), 10),
             };
-            let subnet = whole.subnet(len, subnet).expect("the range holds 256 of them");
-            let at = |i| Interface { addr: subnet.nth(i).expect("below 254"), len };
+            let subnet = whole
+                .subnet(len, subnet)
+                .expect("the range holds 256 of them");
+            let at = |i| Interface {
+                addr: subnet.nth(i).expect("below 254"),
+                len,
+            };
             plan.addresses.push(at(host));
             plan.gateways.push(at(1));
         }
@@ -311,7 +317,9 @@ fn range(family: Family) -> (Cidr, u8) {
 fn place(host: &HostSpec, others: &[HostPlan]) -> Result<HostPlan, PlanError> {
     let name = &host.name;
     let fine = (1..=30).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !fine {
         return Err(PlanError::HostName(name.clone()));
     }
@@ -324,13 +332,20 @@ fn place(host: &HostSpec, others: &[HostPlan]) -> Result<HostPlan, PlanError> {
     for &addr in &host.addresses {
         let range = range(Family::of(addr)).0;
         if range.contains(addr) {
-            return Err(PlanError::Taken { host: name.clone(), addr, range });
+            return Err(PlanError::Taken {
+                host: name.clone(),
+                addr,
+                range,
+            });
         }
         if others.iter().any(|o| o.addresses.contains(&addr)) {
             return Err(PlanError::AddressTwice(addr));
         }
     }
-    Ok(HostPlan { name: name.clone(), addresses: host.addresses.clone() })
+    Ok(HostPlan {
+        name: name.clone(),
+        addresses: host.addresses.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -354,19 +369,36 @@ mod tests {
     fn flat_nodes_share_a_subnet_and_routed_ones_do_not() {
         let both = FamilySet { v4: true, v6: true };
         let flat = spec(Topology::Flat, both).plan().expect("plan");
-        let text: Vec<_> = flat.nodes[1].addresses.iter().map(ToString::to_string).collect();
+        let text: Vec<_> = flat.nodes[1]
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(text, ["172.18.0.12/24", "fd00:18::c/64"]);
         assert_eq!(flat.nodes[0].gateways, flat.nodes[2].gateways);
         let routed = spec(Topology::Routed, both).plan().expect("plan");
-        let text: Vec<_> = routed.nodes[1].addresses.iter().map(ToString::to_string).collect();
+        let text: Vec<_> = routed.nodes[1]
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(text, ["172.18.2.10/24", "fd00:18:0:2::a/64"]);
-        assert_ne!(routed.nodes[0].addresses[0].subnet(), routed.nodes[1].addresses[0].subnet());
+        let subnet = |n: usize| {
+            let i = routed.nodes[n].addresses[0];
+            Cidr::new(i.addr, i.len)
+        };
+        assert_ne!(subnet(0), subnet(1));
     }
 
     #[test]
     fn a_hundred_nodes_have_a_hundred_addresses() {
         for topology in [Topology::Flat, Topology::Routed] {
-            let plan = Spec { nodes: 100, ..spec(topology, FamilySet::V4) }.plan().expect("plan");
+            let plan = Spec {
+                nodes: 100,
+                ..spec(topology, FamilySet::V4)
+            }
+            .plan()
+            .expect("plan");
             let mut all: Vec<_> = plan
                 .nodes
                 .iter()
@@ -384,10 +416,18 @@ mod tests {
     fn hosts_that_cannot_be_placed_are_named() {
         let with = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|h| h.parse().expect("host")).collect();
-            Spec { hosts, ..spec(Topology::Flat, FamilySet::V4) }.plan().map_err(|e| e.to_string())
+            Spec {
+                hosts,
+                ..spec(Topology::Flat, FamilySet::V4)
+            }
+            .plan()
+            .map_err(|e| e.to_string())
         };
         assert!(with(&["a=203.0.113.7", "b=203.0.113.8,fd00:99::1"]).is_ok());
-        assert_eq!(with(&["a=203.0.113.7", "a=203.0.113.8"]), Err("host \"a\" is there twice".into()));
+        assert_eq!(
+            with(&["a=203.0.113.7", "a=203.0.113.8"]),
+            Err("host \"a\" is there twice".into())
+        );
         assert_eq!(
             with(&["a=172.18.0.11"]),
             Err("host \"a\": address 172.18.0.11 lies in the lab's own range 172.18.0.0/16".into())
@@ -399,7 +439,10 @@ mod tests {
 
     #[test]
     fn families_by_name() {
-        assert_eq!(FamilySet::parse("ipv4,ipv6"), Ok(FamilySet { v4: true, v6: true }));
+        assert_eq!(
+            FamilySet::parse("ipv4,ipv6"),
+            Ok(FamilySet { v4: true, v6: true })
+        );
         assert!(FamilySet::parse("").is_err());
         assert!(FamilySet::parse("ipv5").is_err());
     }

@@ -335,7 +335,9 @@ impl Connection {
 
     /// Over a connected stream.
     pub(crate) fn over(stream: UnixStream) -> Self {
-        Self { stream: BufReader::new(stream) }
+        Self {
+            stream: BufReader::new(stream),
+        }
     }
 
     /// The socket.
@@ -355,7 +357,11 @@ impl Connection {
     ///
     /// # Errors
     /// If the other side is gone.
-    pub(crate) fn send_with(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send_with(
+        &self,
+        message: &impl Serialize,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         let mut rest = line.as_slice();
@@ -364,7 +370,8 @@ impl Connection {
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(fds));
             let flags = SendFlags::NOSIGNAL;
-            let n = rustix::net::sendmsg(self.socket(), &[IoSlice::new(rest)], &mut control, flags)?;
+            let n =
+                rustix::net::sendmsg(self.socket(), &[IoSlice::new(rest)], &mut control, flags)?;
             rest = &rest[n..];
         }
         self.socket().write_all(rest)
@@ -379,7 +386,9 @@ impl Connection {
         if self.stream.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
-        serde_json::from_slice(&line).map(Some).map_err(io::Error::from)
+        serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(io::Error::from)
     }
 }
 

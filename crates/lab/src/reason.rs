@@ -6,8 +6,8 @@
 //! Never: looks at the kernel. A crate of its own will take its place.
 
 use model::{
-    Action, Entity, LabelSource, Labels, NetworkSet, NetworkSetKey, Policy, PolicyKey,
-    Profile, ProfileId, Rule, Tier, TierAction, Update, WorkloadEndpoint, WorkloadKey,
+    Action, Entity, LabelSource, Labels, NetworkSet, NetworkSetKey, Policy, PolicyKey, Profile,
+    ProfileId, Rule, Tier, TierAction, Update, WorkloadEndpoint, WorkloadKey,
 };
 use net::{Cidr, Family, Protocol};
 use std::collections::BTreeMap;
@@ -67,7 +67,9 @@ struct Effective<'a> {
 
 impl LabelSource for Effective<'_> {
     fn label(&self, key: &str) -> Option<&str> {
-        self.own.label(key).or_else(|| self.inherited.iter().find_map(|l| l.label(key)))
+        self.own
+            .label(key)
+            .or_else(|| self.inherited.iter().find_map(|l| l.label(key)))
     }
 }
 
@@ -99,41 +101,68 @@ impl World {
         let packet = Packet {
             source: from.addr,
             destination: to.addr,
-            protocol: if is_icmp && v6 { Protocol::ICMPV6 } else { protocol },
+            protocol: if is_icmp && v6 {
+                Protocol::ICMPV6
+            } else {
+                protocol
+            },
             port,
             icmp: is_icmp.then(|| icmp.unwrap_or(echo)),
         };
         let mut text = Vec::new();
         for (side, direction) in [(from, Direction::Egress), (to, Direction::Ingress)] {
-            let Some((key, endpoint)) = self.workload(side) else { continue };
+            let Some((key, endpoint)) = self.workload(side) else {
+                continue;
+            };
             // A node always reaches its own pods, or it could not check their health.
             if direction == Direction::Ingress && from.node == Some(&*key.node) {
-                text.push(format!("ingress to {}: a node reaches its own pods", key.workload));
+                text.push(format!(
+                    "ingress to {}: a node reaches its own pods",
+                    key.workload
+                ));
                 continue;
             }
             let (allowed, why) = self.decide(endpoint, direction, &packet);
-            let way = if direction == Direction::Egress { "egress of" } else { "ingress to" };
+            let way = if direction == Direction::Egress {
+                "egress of"
+            } else {
+                "ingress to"
+            };
             let line = format!("{way} {}: {why}", key.workload);
             if !allowed {
-                return Reason { allowed, text: line };
+                return Reason {
+                    allowed,
+                    text: line,
+                };
             }
             text.push(line);
         }
         if text.is_empty() {
             text.push("no policy governs either end".to_owned());
         }
-        Reason { allowed: true, text: text.join("; ") }
+        Reason {
+            allowed: true,
+            text: text.join("; "),
+        }
     }
 
     fn workload(&self, side: Side<'_>) -> Option<(&WorkloadKey, &WorkloadEndpoint)> {
         let (namespace, name) = side.pod?;
         let workload = format!("{namespace}/{name}");
-        self.workloads.iter().find(|(k, _)| *k.workload == *workload)
+        self.workloads
+            .iter()
+            .find(|(k, _)| *k.workload == *workload)
     }
 
     fn effective<'a>(&'a self, own: &'a Labels, profiles: &[ProfileId]) -> Effective<'a> {
-        let inherited = profiles.iter().filter_map(|p| self.profiles.get(p)).map(|p| &p.labels);
-        Effective { own, inherited: inherited.collect() }
+        let inherited = profiles
+            .iter()
+            .filter_map(|p| self.profiles.get(p))
+            .map(|p| &p.labels);
+        Effective {
+            own,
+            inherited: inherited.collect(),
+        }
     }
 
     fn decide(
@@ -154,7 +183,11 @@ impl World {
                     Direction::Ingress => &policy.ingress,
                     Direction::Egress => &policy.egress,
                 };
-                for (i, rule) in rules.iter().enumerate().filter(|(_, r)| self.matches(r, packet)) {
+                for (i, rule) in rules
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, r)| self.matches(r, packet))
+                {
                     let place = format!("rule {} of {} in tier {name:?}", i + 1, show(key));
                     match rule.action {
                         Action::Allow => return (true, format!("{place} allows it")),
@@ -170,7 +203,10 @@ impl World {
             if !passed && tier.default_action == TierAction::Deny {
                 let names: Vec<String> = policies.iter().map(|(k, _)| show(k)).collect();
                 let list = names.join(", ");
-                return (false, format!("no policy of tier {name:?} allows it (policies: {list})"));
+                return (
+                    false,
+                    format!("no policy of tier {name:?} allows it (policies: {list})"),
+                );
             }
         }
         self.decide_by_profiles(endpoint, direction, packet)
@@ -183,20 +219,29 @@ impl World {
         packet: &Packet,
     ) -> (bool, String) {
         for id in &endpoint.profiles {
-            let Some(profile) = self.profiles.get(id) else { continue };
+            let Some(profile) = self.profiles.get(id) else {
+                continue;
+            };
             let rules = match direction {
                 Direction::Ingress => &profile.ingress,
                 Direction::Egress => &profile.egress,
             };
             for rule in rules.iter().filter(|r| self.matches(r, packet)) {
                 match rule.action {
-                    Action::Allow => return (true, format!("no policy applies; profile {id} allows it")),
-                    Action::Deny => return (false, format!("no policy applies; profile {id} denies it")),
+                    Action::Allow => {
+                        return (true, format!("no policy applies; profile {id} allows it"));
+                    }
+                    Action::Deny => {
+                        return (false, format!("no policy applies; profile {id} denies it"));
+                    }
                     Action::Pass | Action::Log => {}
                 }
             }
         }
-        (false, "no policy applies, and no profile allows it".to_owned())
+        (
+            false,
+            "no policy applies, and no profile allows it".to_owned(),
+        )
     }
 
     fn tiers_in_order(&self) -> Vec<(&Arc<str>, &Tier)> {
@@ -257,9 +302,8 @@ impl World {
         port: Option<u16>,
         protocol: Protocol,
     ) -> bool {
-        let numbered = |ranges: &[net::PortRange]| {
-            port.is_some_and(|p| ranges.iter().any(|r| r.contains(p)))
-        };
+        let numbered =
+            |ranges: &[net::PortRange]| port.is_some_and(|p| ranges.iter().any(|r| r.contains(p)));
         let named = |names: &[Arc<str>]| {
             port.is_some_and(|p| names.iter().any(|n| self.has_port(addr, n, protocol, p)))
         };
@@ -269,7 +313,9 @@ impl World {
             && (e.nets.is_empty() || within(&e.nets))
             && !within(&e.not_nets)
             && e.selector.as_ref().is_none_or(|s| self.selected(s, addr))
-            && e.not_selector.as_ref().is_none_or(|s| !self.selected(s, addr))
+            && e.not_selector
+                .as_ref()
+                .is_none_or(|s| !self.selected(s, addr))
             && (!ports_given || numbered(&e.ports) || named(&e.named_ports))
             && !numbered(&e.not_ports)
             && !named(&e.not_named_ports)
@@ -277,8 +323,14 @@ impl World {
 
     /// Whether an endpoint or network set with this address is selected.
     fn selected(&self, selector: &model::Selector, addr: IpAddr) -> bool {
-        let workloads = self.workloads.values().map(|w| (&w.nets, &w.labels, &w.profiles));
-        let sets = self.sets.values().map(|s| (&s.nets, &s.labels, &s.profiles));
+        let workloads = self
+            .workloads
+            .values()
+            .map(|w| (&w.nets, &w.labels, &w.profiles));
+        let sets = self
+            .sets
+            .values()
+            .map(|s| (&s.nets, &s.labels, &s.profiles));
         workloads.chain(sets).any(|(nets, labels, profiles)| {
             nets.iter().any(|n| n.contains(addr))
                 && selector.matches(&self.effective(labels, profiles))
@@ -286,9 +338,14 @@ impl World {
     }
 
     fn has_port(&self, addr: IpAddr, name: &str, protocol: Protocol, port: u16) -> bool {
-        self.workloads.values().filter(|w| w.nets.iter().any(|n| n.contains(addr))).any(|w| {
-            w.ports.iter().any(|p| *p.name == *name && p.protocol == protocol && p.port == port)
-        })
+        self.workloads
+            .values()
+            .filter(|w| w.nets.iter().any(|n| n.contains(addr)))
+            .any(|w| {
+                w.ports
+                    .iter()
+                    .any(|p| *p.name == *name && p.protocol == protocol && p.port == port)
+            })
     }
 }
 
@@ -305,8 +362,10 @@ mod tests {
     use model::{PolicyKind, Selector};
 
     fn pod(world: &mut World, ns: &str, name: &str, ip: &str, labels: &[(&str, &str)]) {
-        let mut all: Vec<(String, String)> =
-            labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut all: Vec<(String, String)> = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         all.push(("projectcalico.org/namespace".to_owned(), ns.to_owned()));
         let key = WorkloadKey {
             node: "node-1".into(),
@@ -351,7 +410,11 @@ mod tests {
     }
 
     fn side<'a>(ip: &str, pod: &'a str) -> Side<'a> {
-        Side { addr: ip.parse().unwrap(), pod: pod.split_once('/'), node: None }
+        Side {
+            addr: ip.parse().unwrap(),
+            pod: pod.split_once('/'),
+            node: None,
+        }
     }
 
     #[test]
@@ -361,7 +424,13 @@ mod tests {
         pod(&mut w, "shop", "front", "10.0.0.1", &[("app", "front")]);
         pod(&mut w, "shop", "db", "10.0.0.2", &[("app", "db")]);
         let ask = |w: &World, port| {
-            w.explain(side("10.0.0.1", "shop/front"), side("10.0.0.2", "shop/db"), Protocol::TCP, port, None)
+            w.explain(
+                side("10.0.0.1", "shop/front"),
+                side("10.0.0.2", "shop/db"),
+                Protocol::TCP,
+                port,
+                None,
+            )
         };
         assert!(ask(&w, 80).allowed);
         let key = PolicyKey {
@@ -371,9 +440,13 @@ mod tests {
         };
         let mut rule = Rule::any(Action::Allow);
         rule.protocol = Some(Protocol::TCP);
-        rule.source.selector = Some(Selector::parse("app == 'front' && pcns.team == 'web'").unwrap());
+        rule.source.selector =
+            Some(Selector::parse("app == 'front' && pcns.team == 'web'").unwrap());
         rule.destination.ports = vec!["5432".parse().unwrap()];
-        w.learn(Update::Policy(key, Some(deny_all("app == 'db'", vec![rule]))));
+        w.learn(Update::Policy(
+            key,
+            Some(deny_all("app == 'db'", vec![rule])),
+        ));
         assert_eq!(
             ask(&w, 80),
             Reason {
@@ -385,7 +458,10 @@ mod tests {
         );
         let yes = ask(&w, 5432);
         assert!(yes.allowed);
-        assert!(yes.text.ends_with("rule 1 of NetworkPolicy shop/db in tier \"default\" allows it"));
+        assert!(
+            yes.text
+                .ends_with("rule 1 of NetworkPolicy shop/db in tier \"default\" allows it")
+        );
         // The other way there is no policy.
         let back = w.explain(
             side("10.0.0.2", "shop/db"),

@@ -80,15 +80,28 @@ mod tests {
     fn as_ip_route_shows_them() {
         let eth0 = IfIndex::new(2).unwrap();
         let vxlan = IfIndex::new(3).unwrap();
-        let names = HashMap::from([(eth0, "eth0".to_owned()), (vxlan, "vxlan.calico".to_owned())]);
+        let names = HashMap::from([
+            (eth0, "eth0".to_owned()),
+            (vxlan, "vxlan.calico".to_owned()),
+        ]);
         let main = Table::MAIN;
         let c = |s: &str| s.parse().unwrap();
         let a = |s: &str| s.parse().unwrap();
         let routes = vec![
             Route::dead_end(main, c("10.233.64.0/24"), Kind::Blackhole, Proto::OURS),
-            Route::unicast(main, c("10.233.65.0/24"), Hop::onlink(a("10.233.65.0"), vxlan), Proto::OURS),
+            Route::unicast(
+                main,
+                c("10.233.65.0/24"),
+                Hop::onlink(a("10.233.65.0"), vxlan),
+                Proto::OURS,
+            ),
             Route::unicast(main, c("10.233.64.5/32"), Hop::dev(vxlan), Proto::BOOT),
-            Route::unicast(main, c("0.0.0.0/0"), Hop::via(a("172.18.0.1"), eth0), Proto::STATIC),
+            Route::unicast(
+                main,
+                c("0.0.0.0/0"),
+                Hop::via(a("172.18.0.1"), eth0),
+                Proto::STATIC,
+            ),
         ];
         assert_eq!(
             lines(routes, &names),

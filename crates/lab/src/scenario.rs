@@ -138,8 +138,11 @@ struct RawExpect {
 /// The first thing that makes it unusable, with its line.
 pub(crate) fn read(path: &Path) -> Result<Scenario, ScenarioError> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| ScenarioError { file: file.clone(), line: 0, message: e.to_string() })?;
+    let text = std::fs::read_to_string(path).map_err(|e| ScenarioError {
+        file: file.clone(),
+        line: 0,
+        message: e.to_string(),
+    })?;
     parse(&text, &file)
 }
 
@@ -194,11 +197,20 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Scenario, ScenarioError> {
     }
     let objects = in_order(add_namespaces(objects));
     let name = raw.name.unwrap_or_else(|| file.to_owned());
-    Ok(Scenario { name, spec, objects, steps })
+    Ok(Scenario {
+        name,
+        spec,
+        objects,
+        steps,
+    })
 }
 
 fn first_line(s: &str) -> String {
-    s.lines().find(|l| !l.trim().is_empty()).unwrap_or("not YAML").trim().to_owned()
+    s.lines()
+        .find(|l| !l.trim().is_empty())
+        .unwrap_or("not YAML")
+        .trim()
+        .to_owned()
 }
 
 /// Whether there are pools among the objects. Those that say nothing of encapsulation
@@ -210,8 +222,12 @@ fn has_pools(objects: &mut [Resource], encapsulation: Option<Encapsulation>) -> 
             continue;
         }
         any = true;
-        let Some(wanted) = encapsulation else { continue };
-        let Ok(mut value) = serde_json::to_value(&*o) else { continue };
+        let Some(wanted) = encapsulation else {
+            continue;
+        };
+        let Ok(mut value) = serde_json::to_value(&*o) else {
+            continue;
+        };
         if value["spec"].get("vxlanMode").is_none() && value["spec"].get("ipipMode").is_none() {
             let (vxlan, ipip) = wanted.modes();
             value["spec"]["vxlanMode"] = json!(vxlan);
@@ -232,7 +248,11 @@ fn pod_of(r: &Resource) -> Option<(String, String)> {
 }
 
 fn namespace(n: &str) -> String {
-    if n.is_empty() { "default".to_owned() } else { n.to_owned() }
+    if n.is_empty() {
+        "default".to_owned()
+    } else {
+        n.to_owned()
+    }
 }
 
 /// Namespaces that something is in and that nobody declares.
@@ -281,7 +301,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn error(&self, line: u64, message: impl Into<String>) -> ScenarioError {
-        ScenarioError { file: self.file.to_owned(), line, message: message.into() }
+        ScenarioError {
+            file: self.file.to_owned(),
+            line,
+            message: message.into(),
+        }
     }
 
     /// One entry: an object, or `{file: path}` with any number of them.
@@ -289,8 +313,13 @@ impl Reader<'_> {
         let line = v.referenced.line();
         let parsed = match v.value.as_object() {
             Some(o) if o.len() == 1 && o.contains_key("file") => {
-                let path = o["file"].as_str().ok_or_else(|| self.error(line, "file: a path"))?;
-                let path = Path::new(self.file).parent().unwrap_or(Path::new("")).join(path);
+                let path = o["file"]
+                    .as_str()
+                    .ok_or_else(|| self.error(line, "file: a path"))?;
+                let path = Path::new(self.file)
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .join(path);
                 let text = std::fs::read_to_string(&path)
                     .map_err(|e| self.error(line, format!("{}: {e}", path.display())))?;
                 let parsed = parse_documents(&text, &path.display().to_string());
@@ -344,7 +373,11 @@ impl Reader<'_> {
         scope: &mut Scope,
     ) -> Result<Step, ScenarioError> {
         let mut step = Step {
-            name: s.value.name.clone().unwrap_or_else(|| format!("step {}", index + 1)),
+            name: s
+                .value
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("step {}", index + 1)),
             apply: Vec::new(),
             delete: Vec::new(),
             checks: Vec::new(),
@@ -380,7 +413,9 @@ impl Reader<'_> {
         let from: End = e.from.parse().map_err(fail)?;
         let to: End = e.to.parse().map_err(fail)?;
         if matches!(from, End::Ip(_) | End::Service { .. }) {
-            return Err(fail(format!("{from} cannot send: from is a pod, a node, a host or *")));
+            return Err(fail(format!(
+                "{from} cannot send: from is a pod, a node, a host or *"
+            )));
         }
         for end in [&from, &to] {
             scope.check(end).map_err(fail)?;
@@ -390,8 +425,17 @@ impl Reader<'_> {
             for to in scope.expand(&to, &from) {
                 for family in scope.families_of(&to) {
                     let family = Some(family.into());
-                    let flow = Flow { from: from.clone(), to: to.clone(), port, family };
-                    checks.push(Check { flow, allow, source });
+                    let flow = Flow {
+                        from: from.clone(),
+                        to: to.clone(),
+                        port,
+                        family,
+                    };
+                    checks.push(Check {
+                        flow,
+                        allow,
+                        source,
+                    });
                 }
             }
         }
@@ -415,11 +459,14 @@ fn port(e: &RawExpect) -> Result<Port, String> {
         (true, None) => Ok(match (e.icmp_type, e.icmp_code) {
             (None, Some(_)) => return Err("icmpCode without icmpType".to_owned()),
             (None, None) => Port::ECHO,
-            (Some(t), c) => Port { icmp: Some((t, c.unwrap_or(0))), ..Port::ECHO },
+            (Some(t), c) => Port {
+                icmp: Some((t, c.unwrap_or(0))),
+                ..Port::ECHO
+            },
         }),
-        (false, _) if !protocol.has_ports() => {
-            Err(format!("protocol {name:?} is none of TCP, UDP, SCTP and ICMP"))
-        }
+        (false, _) if !protocol.has_ports() => Err(format!(
+            "protocol {name:?} is none of TCP, UDP, SCTP and ICMP"
+        )),
         (false, _) if e.icmp_type.is_some() || e.icmp_code.is_some() => {
             Err(format!("icmpType: the protocol is {protocol}"))
         }
@@ -442,7 +489,10 @@ fn source(text: &str) -> Result<SourceIs, String> {
 impl Scope {
     fn check(&self, end: &End) -> Result<(), String> {
         let unknown = |what: &str, known: Vec<String>| {
-            Err(format!("there is no {what} at this step; there are {}", known.join(", ")))
+            Err(format!(
+                "there is no {what} at this step; there are {}",
+                known.join(", ")
+            ))
         };
         match end {
             End::Pod { namespace, name } => {

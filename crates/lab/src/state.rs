@@ -25,7 +25,9 @@ pub(crate) enum StateError {
     #[error("lab {0:?} is not running: start it with `manx lab up --name {0}`")]
     NotRunning(String),
     /// Somebody else's.
-    #[error("{path} belongs to user {owner}, not to you: set XDG_RUNTIME_DIR to a directory of yours")]
+    #[error(
+        "{path} belongs to user {owner}, not to you: set XDG_RUNTIME_DIR to a directory of yours"
+    )]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -47,8 +49,15 @@ pub(crate) enum StateError {
     },
 }
 
-fn failed<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
-    move |source| StateError::Io { operation, path: path.to_owned(), source }
+fn failed<'a>(
+    operation: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StateError + 'a {
+    move |source| StateError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The directory of one lab.
@@ -128,7 +137,10 @@ impl Labs {
         }
         let meta = fs::symlink_metadata(&base).map_err(failed("read directory", &base))?;
         if !meta.is_dir() || meta.uid() != rustix::process::getuid().as_raw() {
-            return Err(StateError::Foreign { path: base, owner: meta.uid() });
+            return Err(StateError::Foreign {
+                path: base,
+                owner: meta.uid(),
+            });
         }
         if base.as_os_str().len() > 40 {
             // name of 40, `/node-100/run/manx.sock`
@@ -137,7 +149,10 @@ impl Labs {
         let guard = lock_file(&base.join(".lock"))?;
         rustix::fs::flock(&guard, FlockOperation::LockExclusive)
             .map_err(|e| failed("lock", &base)(e.into()))?;
-        let labs = Self { base, _guard: guard };
+        let labs = Self {
+            base,
+            _guard: guard,
+        };
         labs.sweep()?;
         Ok(labs)
     }
@@ -191,7 +206,11 @@ impl Labs {
     /// If none of that name does.
     pub(crate) fn find(&self, name: &str) -> Result<Dir, StateError> {
         let path = self.base.join(name);
-        if path.is_dir() { Ok(Dir(path)) } else { Err(StateError::NotRunning(name.to_owned())) }
+        if path.is_dir() {
+            Ok(Dir(path))
+        } else {
+            Err(StateError::NotRunning(name.to_owned()))
+        }
     }
 }
 

@@ -57,24 +57,40 @@ pub(super) fn run(name: &str, a: &DemoArgs) -> Result<ExitCode, Failure> {
         a.nodes
     );
     let lab = up::start(spec, !a.keep, true)?;
-    say!("{} nodes in {:.2} s", a.nodes, began.elapsed().as_secs_f64());
+    say!(
+        "{} nodes in {:.2} s",
+        a.nodes,
+        began.elapsed().as_secs_f64()
+    );
     let objects = Objects::open(&lab.handle.dir)?;
-    let mut demo = Demo { lab, objects, broken: Vec::new() };
+    let mut demo = Demo {
+        lab,
+        objects,
+        broken: Vec::new(),
+    };
     let told = script::tell(&mut demo);
     let broken = std::mem::take(&mut demo.broken);
     if a.keep {
         demo.lab.let_go();
         note!("lab {name:?} goes on: manx lab status, manx lab probe, manx lab down");
     } else {
-        drop(demo);
         say!("\n{BOLD}$ manx lab down{BOLD:#}");
+        drop(demo);
     }
     told?;
     for b in &broken {
         note!("error: {b}");
     }
-    say!("the walk-through took {:.1} s; {} claims did not hold", began.elapsed().as_secs_f64(), broken.len());
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    say!(
+        "the walk-through took {:.1} s; {} claims did not hold",
+        began.elapsed().as_secs_f64(),
+        broken.len()
+    );
+    Ok(if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 impl Demo {
@@ -107,19 +123,30 @@ impl Demo {
         for parsed in parse_documents(text, name) {
             let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
             let shown = r.to_string();
-            let applied =
-                self.objects.apply(r).map_err(|e| Failure::new(format!("{shown}: {e}")))?;
+            let applied = self
+                .objects
+                .apply(r)
+                .map_err(|e| Failure::new(format!("{shown}: {e}")))?;
             pods.extend(objects::running(&applied));
         }
         let began = Instant::now();
         let number = pods.len();
         let late = objects::wait(self.handle(), pods, PATIENCE)?;
         for p in &late {
-            say!("pod {}/{} is {}: {}", p.namespace, p.name, p.phase, objects::why_late(p));
+            say!(
+                "pod {}/{} is {}: {}",
+                p.namespace,
+                p.name,
+                p.phase,
+                objects::why_late(p)
+            );
         }
         if number > late.len() {
             let running = number - late.len();
-            say!("{running} pods run after {:.0} ms", began.elapsed().as_secs_f64() * 1000.0);
+            say!(
+                "{running} pods run after {:.0} ms",
+                began.elapsed().as_secs_f64() * 1000.0
+            );
         }
         Ok(())
     }
@@ -139,7 +166,10 @@ impl Demo {
     /// The first address and the node of a pod.
     fn pod(&self, namespace: &str, name: &str) -> Result<(IpAddr, String), Failure> {
         let status = self.handle().status()?;
-        let pod = status.pods.iter().find(|p| p.namespace == namespace && p.name == name);
+        let pod = status
+            .pods
+            .iter()
+            .find(|p| p.namespace == namespace && p.name == name);
         pod.and_then(|p| Some((*p.ips.first()?, p.node.clone())))
             .ok_or_else(|| Failure::new(format!("pod {namespace}/{name} is not running")))
     }
@@ -170,7 +200,9 @@ impl Demo {
     /// All pods of some namespaces to each other.
     fn flows(&self, namespaces: &[&str], port: Port) -> Result<Vec<Flow>, Failure> {
         let mut status = self.handle().status()?;
-        status.pods.retain(|p| namespaces.contains(&p.namespace.as_str()));
+        status
+            .pods
+            .retain(|p| namespaces.contains(&p.namespace.as_str()));
         Ok(expand(&status, &End::AnyPod, &End::AnyPod, port))
     }
 
@@ -184,17 +216,29 @@ impl Demo {
                 port: port.parse().map_err(Failure::new)?,
                 family: None,
             };
-            checks.push(Check { flow, allow: *allow, source: None });
+            checks.push(Check {
+                flow,
+                allow: *allow,
+                source: None,
+            });
         }
         let results = check(self.handle(), checks.clone(), ENFORCED)?;
         let why = Explainer::new(self.handle(), self.handle().status()?)?;
         for (c, r) in checks.iter().zip(&results) {
             let reason = why.explain(&c.flow, &r.outcome).text;
             let verdict = r.outcome.verdict.to_string();
-            say!("  {} -> {} {}: {verdict}: {reason}", c.flow.from, c.flow.to, c.flow.port);
+            say!(
+                "  {} -> {} {}: {verdict}: {reason}",
+                c.flow.from,
+                c.flow.to,
+                c.flow.port
+            );
             if !r.ok {
                 let wanted = if c.allow { "open" } else { "closed" };
-                self.broken.push(format!("{} -> {} {}: {verdict}, not {wanted}", c.flow.from, c.flow.to, c.flow.port));
+                self.broken.push(format!(
+                    "{} -> {} {}: {verdict}, not {wanted}",
+                    c.flow.from, c.flow.to, c.flow.port
+                ));
             }
         }
         let all = results.iter().all(|r| r.ok);
@@ -246,7 +290,8 @@ impl Demo {
         self.shell(&format!("manx lab routes {node}"));
         let mut lines = Vec::new();
         let target = End::Node(node.to_owned());
-        self.handle().lines(&Request::Routes(target), |l| lines.push(l))?;
+        self.handle()
+            .lines(&Request::Routes(target), |l| lines.push(l))?;
         for l in &lines {
             say!("  {l}");
         }
@@ -255,10 +300,20 @@ impl Demo {
 
     /// Datagrams that run until stopped.
     fn stream(&self, from: &str, to: &str) -> Result<Stream, Failure> {
-        let (from, to) = (from.parse().map_err(Failure::new)?, to.parse().map_err(Failure::new)?);
+        let (from, to) = (
+            from.parse().map_err(Failure::new)?,
+            to.parse().map_err(Failure::new)?,
+        );
         let port = Port::new(net::Protocol::UDP, 7000);
         let hour = Duration::from_secs(3600);
-        Stream::start(self.handle(), from, to, port, hour, Duration::from_millis(5))
+        Stream::start(
+            self.handle(),
+            from,
+            to,
+            port,
+            hour,
+            Duration::from_millis(5),
+        )
     }
 
     /// Ends a stream and shows what it counted.

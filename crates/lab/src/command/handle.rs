@@ -42,9 +42,16 @@ impl Handle {
     /// If its specification cannot be read.
     pub(super) fn at(dir: Dir) -> Result<Self, Failure> {
         let path = dir.spec();
-        let text = std::fs::read(&path)
-            .map_err(|e| Failure::new(format!("{}: {e}: is the lab still starting?", path.display())))?;
-        Ok(Self { spec: serde_json::from_slice(&text)?, dir })
+        let text = std::fs::read(&path).map_err(|e| {
+            Failure::new(format!(
+                "{}: {e}: is the lab still starting?",
+                path.display()
+            ))
+        })?;
+        Ok(Self {
+            spec: serde_json::from_slice(&text)?,
+            dir,
+        })
     }
 
     /// A connection to its holder.
@@ -54,7 +61,10 @@ impl Handle {
     pub(super) fn connect(&self) -> Result<Connection, Failure> {
         let path = self.dir.control();
         Connection::open(&path).map_err(|e| {
-            Failure::new(format!("{}: {e}: is the lab still starting?", path.display()))
+            Failure::new(format!(
+                "{}: {e}: is the lab still starting?",
+                path.display()
+            ))
         })
     }
 
@@ -88,7 +98,11 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Handle::ask`].
-    pub(super) fn lines(&self, request: &Request, mut line: impl FnMut(String)) -> Result<(), Failure> {
+    pub(super) fn lines(
+        &self,
+        request: &Request,
+        mut line: impl FnMut(String),
+    ) -> Result<(), Failure> {
         let mut connection = self.connect()?;
         connection.send(request)?;
         loop {

@@ -35,12 +35,18 @@ struct Failure {
 impl Failure {
     /// It failed.
     fn new(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self {
+            code: 1,
+            message: message.into(),
+        }
     }
 
     /// What it was given cannot be used.
     fn input(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self {
+            code: 2,
+            message: message.into(),
+        }
     }
 }
 
@@ -122,7 +128,11 @@ fn target(handle: &Handle, text: &str) -> Result<End, Failure> {
 
 /// As [`target`], and `*` and whatever else a probe can have as an end.
 fn target_or_any(handle: &Handle, text: &str) -> Result<End, Failure> {
-    if text == "*" { Ok(End::AnyPod) } else { target(handle, text) }
+    if text == "*" {
+        Ok(End::AnyPod)
+    } else {
+        target(handle, text)
+    }
 }
 
 fn exec(name: &str, a: &ExecArgs) -> Result<ExitCode, Failure> {
@@ -132,8 +142,13 @@ fn exec(name: &str, a: &ExecArgs) -> Result<ExitCode, Failure> {
     let request = Request::Exec {
         target,
         argv: a.command.iter().map(|c| code(c)).collect(),
-        env: std::env::vars_os().map(|(k, v)| (code(&k), code(&v))).collect(),
-        cwd: std::env::current_dir().unwrap_or_default().display().to_string(),
+        env: std::env::vars_os()
+            .map(|(k, v)| (code(&k), code(&v)))
+            .collect(),
+        cwd: std::env::current_dir()
+            .unwrap_or_default()
+            .display()
+            .to_string(),
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];

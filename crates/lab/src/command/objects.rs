@@ -40,9 +40,15 @@ impl Objects {
     /// # Errors
     /// If it cannot be opened.
     pub(super) fn open(dir: &Dir) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let store: Arc<dyn Store> = Arc::new(datastore::embedded::Store::open(dir.store())?);
-        Ok(Self { client: Client::new(Arc::clone(&store)), store, runtime })
+        Ok(Self {
+            client: Client::new(Arc::clone(&store)),
+            store,
+            runtime,
+        })
     }
 
     /// Creates or replaces an object. A pod keeps its node and status, which an API server
@@ -89,7 +95,11 @@ impl Objects {
                     disabled => drop(disabled?),
                 }
             }
-            match self.client.delete(kind, namespace, name, Delete::default()).await {
+            match self
+                .client
+                .delete(kind, namespace, name, Delete::default())
+                .await
+            {
                 Ok(_) => Ok(true),
                 Err(e) if e.is_not_found() => Ok(false),
                 Err(e) => Err(e),
@@ -104,26 +114,14 @@ impl Objects {
     pub(super) fn world(&self) -> Result<World, Failure> {
         let mut world = World::default();
         let prefixes = ["/calico/resources/v3/", "/registry/"];
-        self.runtime.block_on(self.store.list_each(&prefixes, &mut |e| {
-            // A bad object counts as absent, as it does for the agents.
-            for u in api::updates_for_key(&e.key, Some(&e.value)).unwrap_or_default() {
-                world.learn(u);
-            }
-        }))?;
+        self.runtime
+            .block_on(self.store.list_each(&prefixes, &mut |e| {
+                // A bad object counts as absent, as it does for the agents.
+                for u in api::updates_for_key(&e.key, Some(&e.value)).unwrap_or_default() {
+                    world.learn(u);
+                }
+            }))?;
         Ok(world)
-    }
-
-    /// An object as it is stored.
-    ///
-    /// # Errors
-    /// What the client says.
-    pub(super) fn get(
-        &self,
-        kind: ResourceKind,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Resource, ClientError> {
-        self.runtime.block_on(self.client.get(kind, namespace, name))
     }
 }
 
@@ -131,7 +129,9 @@ impl Objects {
 /// Kubernetes makes, and pools.
 pub(super) fn prepare(dir: &Dir, spec: &Spec) -> Result<(), Failure> {
     let objects = Objects::open(dir)?;
-    objects.runtime.block_on(datastore::init(&objects.store, &["k8s".to_owned()]))?;
+    objects
+        .runtime
+        .block_on(datastore::init(&objects.store, &["k8s".to_owned()]))?;
     let mut all = Vec::new();
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let labels = json!({"kubernetes.io/metadata.name": name});
@@ -246,9 +246,19 @@ fn finish(
     for message in &bad {
         note!("error: {message}");
     }
-    let late = if a.no_wait { Vec::new() } else { wait(handle, pods, a.timeout)? };
+    let late = if a.no_wait {
+        Vec::new()
+    } else {
+        wait(handle, pods, a.timeout)?
+    };
     for p in &late {
-        note!("error: pod {}/{} is {}: {}", p.namespace, p.name, p.phase, why_late(p));
+        note!(
+            "error: pod {}/{} is {}: {}",
+            p.namespace,
+            p.name,
+            p.phase,
+            why_late(p)
+        );
     }
     Ok(match (bad.is_empty(), late.is_empty()) {
         (true, true) => ExitCode::SUCCESS,
@@ -259,20 +269,31 @@ fn finish(
 
 /// Why a pod is late, for people.
 pub(super) fn why_late(p: &PodStatus) -> &str {
-    if p.reason.is_empty() { "not ready in time" } else { &p.reason }
+    if p.reason.is_empty() {
+        "not ready in time"
+    } else {
+        &p.reason
+    }
 }
 
 /// The pod that must run now, if it is one.
 pub(super) fn running(r: &Resource) -> Option<PodRef> {
     let pod = gone(r)?;
-    Some(PodRef { uid: Some(r.meta().uid.clone()), ..pod })
+    Some(PodRef {
+        uid: Some(r.meta().uid.clone()),
+        ..pod
+    })
 }
 
 /// The pod that must be gone now, if it is one.
 pub(super) fn gone(r: &Resource) -> Option<PodRef> {
     let Resource::Pod(p) = r else { return None };
     let (namespace, name) = (p.metadata.namespace.clone(), p.metadata.name.clone());
-    Some(PodRef { namespace, name, uid: None })
+    Some(PodRef {
+        namespace,
+        name,
+        uid: None,
+    })
 }
 
 /// Waits for pods; gives those that are late.

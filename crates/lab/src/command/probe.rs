@@ -32,13 +32,18 @@ pub(super) fn run(name: &str, a: &ProbeArgs) -> Result<ExitCode, Failure> {
     let status = handle.status()?;
     let flows = expand(&status, &from, &to, a.port);
     if flows.is_empty() {
-        return Err(Failure::new("there are no two running pods to probe between"));
+        return Err(Failure::new(
+            "there are no two running pods to probe between",
+        ));
     }
     let outcomes = send(&handle, flows.clone(), a.timeout)?;
     let why = Explainer::new(&handle, status)?;
     if a.json {
-        let list: Vec<_> =
-            flows.iter().zip(&outcomes).map(|(f, o)| object(f, o, &why.explain(f, o))).collect();
+        let list: Vec<_> = flows
+            .iter()
+            .zip(&outcomes)
+            .map(|(f, o)| object(f, o, &why.explain(f, o)))
+            .collect();
         say!("{}", serde_json::to_string_pretty(&list)?);
     } else if let ([flow], [outcome]) = (flows.as_slice(), outcomes.as_slice()) {
         one(flow, outcome, &why, a.ttl);
@@ -46,7 +51,11 @@ pub(super) fn run(name: &str, a: &ProbeArgs) -> Result<ExitCode, Failure> {
         print(&flows, &outcomes, &why);
     }
     let one_closed = matches!(outcomes.as_slice(), [o] if o.verdict != Verdict::Open);
-    Ok(if one_closed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    Ok(if one_closed {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// All flows that two ends stand for.
@@ -64,7 +73,12 @@ pub(super) fn expand(status: &Status, from: &End, to: &End, port: Port) -> Vec<F
     let mut flows = Vec::new();
     for f in spread(from, to) {
         for t in spread(to, &f) {
-            flows.push(Flow { from: f.clone(), to: t, port, family: None });
+            flows.push(Flow {
+                from: f.clone(),
+                to: t,
+                port,
+                family: None,
+            });
         }
     }
     flows
@@ -95,12 +109,18 @@ impl Explainer {
     /// # Errors
     /// If the store cannot be read.
     pub(super) fn new(handle: &Handle, status: Status) -> Result<Self, Failure> {
-        Ok(Self { world: Objects::open(&handle.dir)?.world()?, status })
+        Ok(Self {
+            world: Objects::open(&handle.dir)?.world()?,
+            status,
+        })
     }
 
     /// What policy makes of a flow.
     pub(super) fn explain(&self, flow: &Flow, outcome: &Outcome) -> Reason {
-        let family = flow.family.map(Family::from).or(outcome.address.map(Family::of));
+        let family = flow
+            .family
+            .map(Family::from)
+            .or(outcome.address.map(Family::of));
         let from = self.side(&flow.from, family);
         let to = match outcome.address {
             Some(addr) => Some(self.side_at(&flow.to, addr)),
@@ -108,23 +128,41 @@ impl Explainer {
         };
         let (Some(from), Some(to)) = (from, to) else {
             let text = "one of the ends has no address".to_owned();
-            return Reason { allowed: false, text };
+            return Reason {
+                allowed: false,
+                text,
+            };
         };
-        self.world.explain(from, to, flow.port.protocol, flow.port.number, flow.port.icmp)
+        self.world.explain(
+            from,
+            to,
+            flow.port.protocol,
+            flow.port.number,
+            flow.port.icmp,
+        )
     }
 
     fn side<'a>(&'a self, end: &'a End, family: Option<Family>) -> Option<Side<'a>> {
         let fits = |a: &&IpAddr| family.is_none_or(|f| f == Family::of(**a));
         let addr = match end {
             End::Pod { namespace, name } => {
-                let own = |p: &&crate::protocol::PodStatus| {
-                    p.namespace == *namespace && p.name == *name
-                };
-                self.status.pods.iter().find(own)?.ips.iter().find(fits).copied()
+                let own =
+                    |p: &&crate::protocol::PodStatus| p.namespace == *namespace && p.name == *name;
+                self.status
+                    .pods
+                    .iter()
+                    .find(own)?
+                    .ips
+                    .iter()
+                    .find(fits)
+                    .copied()
             }
             End::Node(name) => {
                 let node = self.status.nodes.iter().find(|n| n.name == *name)?;
-                let all = node.addresses.iter().filter_map(|a| a.split('/').next()?.parse().ok());
+                let all = node
+                    .addresses
+                    .iter()
+                    .filter_map(|a| a.split('/').next()?.parse().ok());
                 all.into_iter().find(|a: &IpAddr| fits(&a))
             }
             End::Host(name) => {
@@ -147,7 +185,11 @@ impl Explainer {
                 owner.map(|p| (p.namespace.as_str(), p.name.as_str()))
             }
         };
-        let node = if let End::Node(n) = end { Some(n.as_str()) } else { None };
+        let node = if let End::Node(n) = end {
+            Some(n.as_str())
+        } else {
+            None
+        };
         Side { addr, pod, node }
     }
 }
@@ -172,15 +214,29 @@ fn object(f: &Flow, o: &Outcome, why: &Reason) -> serde_json::Value {
 pub(super) fn millis(micros: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let ms = micros as f64 / 1000.0;
-    if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+    if ms < 10.0 {
+        format!("{ms:.2} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
 }
 
 fn one(f: &Flow, o: &Outcome, why: &Explainer, ttl: bool) {
-    let mut line = format!("{} -> {} {}: {}", f.from, f.to, f.port, matrix::word(&o.verdict));
+    let mut line = format!(
+        "{} -> {} {}: {}",
+        f.from,
+        f.to,
+        f.port,
+        matrix::word(&o.verdict)
+    );
     if let Verdict::Rejected(e) | Verdict::Unreachable(e) | Verdict::Failed(e) = &o.verdict {
         line.push_str(&format!(" ({e})"));
     }
-    let time = if o.verdict == Verdict::Open { "in" } else { "after" };
+    let time = if o.verdict == Verdict::Open {
+        "in"
+    } else {
+        "after"
+    };
     line.push_str(&format!(" {time} {}", millis(o.micros)));
     if let Some(source) = o.source {
         line.push_str(&format!(", seen as {source}"));
@@ -221,15 +277,25 @@ pub(super) fn print(flows: &[Flow], outcomes: &[Outcome], why: &Explainer) {
         })
         .collect();
     say!("{}", matrix::render(&cells).trim_end());
-    let open = outcomes.iter().filter(|o| o.verdict == Verdict::Open).count();
+    let open = outcomes
+        .iter()
+        .filter(|o| o.verdict == Verdict::Open)
+        .count();
     say!("{open} of {} open on {}", outcomes.len(), flows[0].port);
     // One line for each reason, not for each flow.
     let mut reasons: Vec<(String, usize)> = Vec::new();
-    for (f, o) in flows.iter().zip(outcomes).filter(|(_, o)| o.verdict != Verdict::Open) {
+    for (f, o) in flows
+        .iter()
+        .zip(outcomes)
+        .filter(|(_, o)| o.verdict != Verdict::Open)
+    {
         let reason = why.explain(f, o);
         let text = match (&o.verdict, reason.allowed) {
             (Verdict::Failed(e), _) => e.clone(),
-            (_, true) => format!("{} -> {}: policy would allow it: {}", f.from, f.to, reason.text),
+            (_, true) => format!(
+                "{} -> {}: policy would allow it: {}",
+                f.from, f.to, reason.text
+            ),
             (_, false) => reason.text,
         };
         match reasons.iter_mut().find(|(t, _)| *t == text) {

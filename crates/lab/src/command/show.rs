@@ -18,13 +18,21 @@ pub(super) fn status(name: &str, json: bool) -> Result<ExitCode, Failure> {
     } else {
         say!("{}", text(&status).trim_end());
     }
-    let fine = status.nodes.iter().all(|n| n.ready)
-        && status.pods.iter().all(|p| p.phase == "Running");
-    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let fine =
+        status.nodes.iter().all(|n| n.ready) && status.pods.iter().all(|p| p.phase == "Running");
+    Ok(if fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 fn text(s: &Status) -> String {
-    let mut rows = vec![["NODE", "READY", "ADDRESSES", "RESTARTS", "REASON"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["NODE", "READY", "ADDRESSES", "RESTARTS", "REASON"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for n in &s.nodes {
         rows.push(vec![
             n.name.clone(),
@@ -44,8 +52,11 @@ fn text(s: &Status) -> String {
         out.push_str(&format!("\n{}", table(&rows)));
     }
     if !s.pods.is_empty() {
-        let mut rows =
-            vec![["NAMESPACE", "POD", "PHASE", "IP", "NODE", "REASON"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["NAMESPACE", "POD", "PHASE", "IP", "NODE", "REASON"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for p in &s.pods {
             let ips: Vec<String> = p.ips.iter().map(ToString::to_string).collect();
             rows.push(vec![
@@ -72,8 +83,9 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
         Some(text) if !text.is_empty() => text.clone(),
         _ => "-".to_owned(),
     };
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().map(|r| cell(r, c).len()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| rows.iter().map(|r| cell(r, c).len()).max().unwrap_or(0))
+        .collect();
     let mut out = String::new();
     for r in rows {
         let mut line = String::new();
@@ -99,10 +111,16 @@ pub(super) fn capture(name: &str, a: &CaptureArgs) -> Result<ExitCode, Failure> 
     let handle = Handle::find(name)?;
     let for_ms = u64::try_from(a.for_.as_millis()).unwrap_or(u64::MAX);
     let mut seen = 0;
-    handle.lines(&Request::Capture { count: a.count, for_ms }, |line| {
-        seen += 1;
-        say!("{line}");
-    })?;
+    handle.lines(
+        &Request::Capture {
+            count: a.count,
+            for_ms,
+        },
+        |line| {
+            seen += 1;
+            say!("{line}");
+        },
+    )?;
     note!("{seen} packets on the fabric");
     Ok(ExitCode::SUCCESS)
 }
@@ -113,7 +131,10 @@ mod tests {
 
     #[test]
     fn tables_line_up() {
-        let rows = [vec!["A".to_owned(), "LONG".to_owned()], vec!["abc".to_owned(), String::new()]];
+        let rows = [
+            vec!["A".to_owned(), "LONG".to_owned()],
+            vec!["abc".to_owned(), String::new()],
+        ];
         assert_eq!(table(&rows), "A    LONG\nabc  -\n");
     }
 }

@@ -30,7 +30,12 @@ impl Stream {
         interval: Duration,
     ) -> Result<Self, Failure> {
         let connection = handle.connect()?;
-        let flow = Flow { from, to, port, family: None };
+        let flow = Flow {
+            from,
+            to,
+            port,
+            family: None,
+        };
         connection.send(&Request::Stream {
             flow,
             for_ms: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
@@ -82,10 +87,17 @@ pub(super) fn run(
     interval: Duration,
 ) -> Result<ExitCode, Failure> {
     if port.protocol != Protocol::UDP {
-        return Err(Failure::input(format!("--for counts datagrams: PORT is 1 to 65535 /UDP, not {port}")));
+        return Err(Failure::input(format!(
+            "--for counts datagrams: PORT is 1 to 65535 /UDP, not {port}"
+        )));
     }
-    let report = Stream::start(handle, from.clone(), to.clone(), port, length, interval)?.finish()?;
+    let report =
+        Stream::start(handle, from.clone(), to.clone(), port, length, interval)?.finish()?;
     say!("{from} -> {to} {port}: {}", words(&report));
     let all = report.sent == report.received;
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }

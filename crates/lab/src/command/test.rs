@@ -106,10 +106,18 @@ fn print(r: &Report) {
             let of_step = || r.checks.iter().filter(|x| x.step == c.step);
             let good = of_step().filter(|x| x.ok).count();
             let slowest = of_step().map(|x| x.micros).max().unwrap_or(0);
-            say!("  {step}: {good} of {} in {}", of_step().count(), millis(slowest));
+            say!(
+                "  {step}: {good} of {} in {}",
+                of_step().count(),
+                millis(slowest)
+            );
         }
         if !c.ok {
-            let port = if c.port == 0 { c.protocol.clone() } else { format!("{}/{}", c.port, c.protocol) };
+            let port = if c.port == 0 {
+                c.protocol.clone()
+            } else {
+                format!("{}/{}", c.port, c.protocol)
+            };
             say!(
                 "    FAILED {} -> {} {port}: expected {}, got {} after {}",
                 c.from,
@@ -125,7 +133,11 @@ fn print(r: &Report) {
 
 fn one(file: &Path, s: Scenario, index: usize, a: &TestArgs) -> Report {
     let name = s.name.clone();
-    let mut report = Report { error: None, unusable: false, ..broken(file, name, String::new()) };
+    let mut report = Report {
+        error: None,
+        unusable: false,
+        ..broken(file, name, String::new())
+    };
     if let Err(f) = play(s, index, a, &mut report) {
         report.unusable = f.code == 2;
         if !report.unusable {
@@ -178,7 +190,10 @@ fn change(
     };
     for r in &step.delete {
         if !objects.delete(r).map_err(|e| invalid(r, e))? {
-            return Err(Failure::input(format!("step {:?}: delete {r}: it is not there", step.name)));
+            return Err(Failure::input(format!(
+                "step {:?}: delete {r}: it is not there",
+                step.name
+            )));
         }
         pods.extend(objects::gone(r));
     }
@@ -194,9 +209,21 @@ fn change(
     }
     let list: Vec<String> = late
         .iter()
-        .map(|p| format!("pod {}/{} is {}: {}", p.namespace, p.name, p.phase, objects::why_late(p)))
+        .map(|p| {
+            format!(
+                "pod {}/{} is {}: {}",
+                p.namespace,
+                p.name,
+                p.phase,
+                objects::why_late(p)
+            )
+        })
         .collect();
-    Err(Failure::new(format!("step {:?}: {}", step.name, list.join("; "))))
+    Err(Failure::new(format!(
+        "step {:?}: {}",
+        step.name,
+        list.join("; ")
+    )))
 }
 
 /// Sends packets until all is as expected or the deadline is over.
@@ -206,7 +233,10 @@ pub(super) fn check(
     deadline: Duration,
 ) -> Result<Vec<Checked>, Failure> {
     let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    match handle.ask(&Request::Check { checks, deadline_ms })? {
+    match handle.ask(&Request::Check {
+        checks,
+        deadline_ms,
+    })? {
         Response::Checks(results) => Ok(results),
         other => Err(unexpected(&other)),
     }

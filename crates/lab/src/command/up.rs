@@ -20,7 +20,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 /// More than the kernel needs to end a large lab.
-const END: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const END: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// A lab that this process started, and that ends with it if it has a lifeline.
 pub(super) struct Started {
@@ -81,7 +84,11 @@ pub(super) fn start(spec: Spec, lifeline: bool, progress: bool) -> Result<Starte
         return Err(why);
     }
     let handle = Handle { dir, spec };
-    Ok(Started { handle, pid: spawned.pid, lifeline: spawned.lifeline })
+    Ok(Started {
+        handle,
+        pid: spawned.pid,
+        lifeline: spawned.lifeline,
+    })
 }
 
 fn wait_ready(spawned: &Spawned, progress: bool) -> Result<(), Failure> {
@@ -131,7 +138,11 @@ impl Drop for Started {
 /// `manx lab down`.
 pub(super) fn down(name: &str, all: bool) -> Result<ExitCode, Failure> {
     let labs = Labs::open()?;
-    let names = if all { labs.names()? } else { vec![name.to_owned()] };
+    let names = if all {
+        labs.names()?
+    } else {
+        vec![name.to_owned()]
+    };
     for name in names {
         end(&labs.find(&name)?)?;
         note!("lab {name:?} is down");

@@ -42,7 +42,9 @@ impl Children {
     pub(super) fn new() -> io::Result<Arc<Self>> {
         let children = Arc::new(Self::default());
         let reaper = Arc::clone(&children);
-        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.reap())?;
+        std::thread::Builder::new()
+            .name("reaper".to_owned())
+            .spawn(move || reaper.reap())?;
         Ok(children)
     }
 
@@ -74,7 +76,11 @@ impl Children {
             if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } != 0 {
                 let running = self.lock();
                 if running.is_empty() {
-                    drop(self.started.wait(running).unwrap_or_else(PoisonError::into_inner));
+                    drop(
+                        self.started
+                            .wait(running)
+                            .unwrap_or_else(PoisonError::into_inner),
+                    );
                 }
                 continue;
             }

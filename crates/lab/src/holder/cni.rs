@@ -72,17 +72,29 @@ impl Runtime {
         for name in ["calico", "calico-ipam"] {
             std::os::unix::fs::symlink(exe, bin.join(name))?;
         }
-        let path = vec![bin, PathBuf::from("/opt/cni/bin"), PathBuf::from("/usr/lib/cni")];
+        let path = vec![
+            bin,
+            PathBuf::from("/opt/cni/bin"),
+            PathBuf::from("/usr/lib/cni"),
+        ];
         let absent = |n: &&str| !path.iter().any(|d| d.join(n).exists());
         let missing = CHAINED.into_iter().filter(absent).collect();
-        Ok(Self { dir: dir.clone(), path, missing })
+        Ok(Self {
+            dir: dir.clone(),
+            path,
+            missing,
+        })
     }
 
     /// Writes a node's conflist.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn configure(&self, node: &Node, families: crate::plan::FamilySet) -> io::Result<()> {
+    pub(super) fn configure(
+        &self,
+        node: &Node,
+        families: crate::plan::FamilySet,
+    ) -> io::Result<()> {
         let socket = self.dir.agent_socket(&node.name);
         let mut plugins = vec![json!({
             "type": "calico",
@@ -132,8 +144,15 @@ impl Runtime {
     ///
     /// # Errors
     /// The first plugin's that failed. The caller must `delete` then, as a runtime does.
-    pub(super) fn add(&self, children: &Children, node: &Node, a: &Attachment) -> Result<Value, CniError> {
-        let (list, plugins) = self.conflist(node).map_err(|m| failed("calico", "add", m))?;
+    pub(super) fn add(
+        &self,
+        children: &Children,
+        node: &Node,
+        a: &Attachment,
+    ) -> Result<Value, CniError> {
+        let (list, plugins) = self
+            .conflist(node)
+            .map_err(|m| failed("calico", "add", m))?;
         let mut previous = None;
         for plugin in &plugins {
             let config = config(&list, plugin, a, previous.as_ref());
@@ -150,10 +169,19 @@ impl Runtime {
     ///
     /// # Errors
     /// The first plugin's that failed; the caller tries again.
-    pub(super) fn delete(&self, children: &Children, node: &Node, a: &Attachment) -> Result<(), CniError> {
-        let (list, plugins) = self.conflist(node).map_err(|m| failed("calico", "delete", m))?;
+    pub(super) fn delete(
+        &self,
+        children: &Children,
+        node: &Node,
+        a: &Attachment,
+    ) -> Result<(), CniError> {
+        let (list, plugins) = self
+            .conflist(node)
+            .map_err(|m| failed("calico", "delete", m))?;
         let cache = self.cache(node, a);
-        let previous = fs::read(&cache).ok().and_then(|b| serde_json::from_slice(&b).ok());
+        let previous = fs::read(&cache)
+            .ok()
+            .and_then(|b| serde_json::from_slice(&b).ok());
         for plugin in plugins.iter().rev() {
             let config = config(&list, plugin, a, previous.as_ref());
             self.exec(children, node, a, plugin, "DEL", &config)?;
@@ -171,7 +199,10 @@ impl Runtime {
         command: &'static str,
         config: &Value,
     ) -> Result<Value, CniError> {
-        let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        let kind = plugin
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let word = if command == "ADD" { "add" } else { "delete" };
         let fail = |m: String| failed(kind, word, m);
         let program = self
@@ -183,7 +214,10 @@ impl Runtime {
         let ran = self.run(children, node, a, &program, command, config);
         let (success, stdout) = ran.map_err(|e| fail(e.to_string()))?;
         if !success {
-            return Err(fail(error_text(&stdout, &self.dir.node(&node.name).join("cni.log"))));
+            return Err(fail(error_text(
+                &stdout,
+                &self.dir.node(&node.name).join("cni.log"),
+            )));
         }
         if stdout.trim().is_empty() {
             return Ok(Value::Null);
@@ -224,7 +258,9 @@ impl Runtime {
         std::thread::scope(|s| {
             let reader = s.spawn(move || {
                 let mut text = String::new();
-                stdout.map_or(Ok(0), |mut o| o.read_to_string(&mut text)).map(|_| text)
+                stdout
+                    .map_or(Ok(0), |mut o| o.read_to_string(&mut text))
+                    .map(|_| text)
             });
             let status = match started.ended.recv_timeout(PATIENCE) {
                 Ok(status) => status,
@@ -241,7 +277,11 @@ impl Runtime {
 }
 
 fn failed(plugin: &str, command: &'static str, message: String) -> CniError {
-    CniError { plugin: plugin.to_owned(), command, message }
+    CniError {
+        plugin: plugin.to_owned(),
+        command,
+        message,
+    }
 }
 
 fn arguments(a: &Attachment) -> String {
@@ -266,10 +306,16 @@ fn config(list: &Value, plugin: &Value, a: &Attachment, previous: Option<&Value>
         own.insert("prevResult".to_owned(), previous.clone());
     }
     let wanted = |k: &String| {
-        capabilities.as_ref().is_some_and(|c| c.get(k).and_then(Value::as_bool) == Some(true))
+        capabilities
+            .as_ref()
+            .is_some_and(|c| c.get(k).and_then(Value::as_bool) == Some(true))
     };
-    let runtime: Map<String, Value> =
-        a.capabilities.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let runtime: Map<String, Value> = a
+        .capabilities
+        .iter()
+        .filter(|(k, _)| wanted(k))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     if !runtime.is_empty() {
         own.insert("runtimeConfig".to_owned(), Value::Object(runtime));
     }
@@ -294,7 +340,10 @@ fn error_text(stdout: &str, log: &Path) -> String {
 
 /// The addresses in a result, in its order.
 pub(super) fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result.get("ips").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let ips = result
+        .get("ips")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     ips.iter()
         .filter_map(|i| i.get("address")?.as_str()?.split('/').next()?.parse().ok())
         .collect()
@@ -307,7 +356,8 @@ mod tests {
     #[test]
     fn a_plugin_sees_its_own_configuration_and_capabilities() {
         let list = json!({"name": "n", "cniVersion": "1.0.0"});
-        let plugin = json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}});
+        let plugin =
+            json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}});
         let mut capabilities = Map::new();
         capabilities.insert("portMappings".to_owned(), json!([{"hostPort": 80}]));
         capabilities.insert("bandwidth".to_owned(), json!({"ingressRate": 1}));
@@ -331,15 +381,30 @@ mod tests {
     #[test]
     fn errors_are_the_plugins_words() {
         let log = Path::new("/x/cni.log");
-        assert_eq!(error_text(r#"{"code":7,"msg":"no","details":""}"#, log), "no");
-        assert_eq!(error_text(r#"{"code":7,"msg":"no","details":"why"}"#, log), "no; why");
-        assert_eq!(error_text("", log), "it failed without a word; see /x/cni.log");
+        assert_eq!(
+            error_text(r#"{"code":7,"msg":"no","details":""}"#, log),
+            "no"
+        );
+        assert_eq!(
+            error_text(r#"{"code":7,"msg":"no","details":"why"}"#, log),
+            "no; why"
+        );
+        assert_eq!(
+            error_text("", log),
+            "it failed without a word; see /x/cni.log"
+        );
     }
 
     #[test]
     fn addresses_of_a_result() {
         let r = json!({"ips": [{"address": "10.0.0.1/32"}, {"address": "fd00::1/128"}, {}]});
-        assert_eq!(addresses(&r), ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!(
+            addresses(&r),
+            [
+                "10.0.0.1".parse::<IpAddr>().unwrap(),
+                "fd00::1".parse().unwrap()
+            ]
+        );
         assert!(addresses(&Value::Null).is_empty());
     }
 }

@@ -6,7 +6,9 @@
 //! Never: trusts that a caller stays: what it began ends with it.
 
 use crate::holder::{Lab, exec, probe, sniff};
-use crate::protocol::{Check, Checked, Connection, Flow, Outcome, Request, Response, receive_with_fds};
+use crate::protocol::{
+    Check, Checked, Connection, Flow, Outcome, Request, Response, receive_with_fds,
+};
 use crate::routes;
 use net::{Family, IfIndex};
 use std::collections::HashMap;
@@ -26,11 +28,13 @@ pub(super) fn serve(lab: &Arc<Lab>, listener: &UnixListener) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let lab = Arc::clone(lab);
-        let started = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-            if let Err(e) = answer(&lab, stream) {
-                eprintln!("control connection: {e}");
-            }
-        });
+        let started = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || {
+                if let Err(e) = answer(&lab, stream) {
+                    eprintln!("control connection: {e}");
+                }
+            });
         if let Err(e) = started {
             eprintln!("control connection: {e}");
         }
@@ -62,17 +66,29 @@ fn handle(
         Request::Probe { flows, timeout_ms } => {
             Response::Probes(probes(lab, flows, Duration::from_millis(timeout_ms)))
         }
-        Request::Check { checks, deadline_ms } => {
-            Response::Checks(check_all(lab, checks, Duration::from_millis(deadline_ms)))
-        }
-        Request::Stream { flow, for_ms, interval_us } => {
+        Request::Check {
+            checks,
+            deadline_ms,
+        } => Response::Checks(check_all(lab, checks, Duration::from_millis(deadline_ms))),
+        Request::Stream {
+            flow,
+            for_ms,
+            interval_us,
+        } => {
             let length = Duration::from_millis(for_ms);
             let interval = Duration::from_micros(interval_us.max(100));
             Response::Stream(stream(lab, &flow, length, interval, connection)?)
         }
-        Request::Exec { target, argv, env, cwd } => {
+        Request::Exec {
+            target,
+            argv,
+            env,
+            cwd,
+        } => {
             let found = lab.find(&target)?;
-            let ns = found.ns.ok_or_else(|| format!("{target} has no namespace here"))?;
+            let ns = found
+                .ns
+                .ok_or_else(|| format!("{target} has no namespace here"))?;
             let node = found.node.as_deref();
             let code = exec::run(lab, &ns, node, &argv, &env, &cwd, fds, connection)?;
             Response::Exit(code)
@@ -88,7 +104,9 @@ fn handle(
         }
         Request::Routes(target) => {
             for line in route_lines(lab, &target)? {
-                connection.send(&Response::Line(line)).map_err(|e| e.to_string())?;
+                connection
+                    .send(&Response::Line(line))
+                    .map_err(|e| e.to_string())?;
             }
             Response::Done
         }
@@ -119,12 +137,20 @@ fn probes(lab: &Arc<Lab>, flows: Vec<Flow>, patience: Duration) -> Vec<Outcome> 
             })
         })
         .collect();
-    let gather = |t: JoinHandle<_>| lab.runtime.block_on(t).unwrap_or_else(|e| Outcome::failed(e.to_string()));
+    let gather = |t: JoinHandle<_>| {
+        lab.runtime
+            .block_on(t)
+            .unwrap_or_else(|e| Outcome::failed(e.to_string()))
+    };
     tasks.into_iter().map(gather).collect()
 }
 
 fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Checked> {
-    let failed = |why: String| Checked { ok: false, outcome: Outcome::failed(why), micros: 0 };
+    let failed = |why: String| Checked {
+        ok: false,
+        outcome: Outcome::failed(why),
+        micros: 0,
+    };
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let tasks: Vec<_> = checks
         .into_iter()
@@ -136,12 +162,20 @@ fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Chec
                     Ok(flow) => flow,
                     Err(why) => return failed(why),
                 };
-                let expectation = probe::Expectation { flow, allow: c.allow, source: c.source };
+                let expectation = probe::Expectation {
+                    flow,
+                    allow: c.allow,
+                    source: c.source,
+                };
                 probe::check(&expectation, &lab.servers, deadline).await
             })
         })
         .collect();
-    let gather = |t: JoinHandle<_>| lab.runtime.block_on(t).unwrap_or_else(|e| failed(e.to_string()));
+    let gather = |t: JoinHandle<_>| {
+        lab.runtime
+            .block_on(t)
+            .unwrap_or_else(|e| failed(e.to_string()))
+    };
     tasks.into_iter().map(gather).collect()
 }
 
@@ -171,11 +205,17 @@ fn stream(
 
 fn route_lines(lab: &Lab, target: &crate::ends::End) -> Result<Vec<String>, String> {
     let found = lab.find(target)?;
-    let ns = found.ns.ok_or_else(|| format!("{target} has no namespace here"))?;
+    let ns = found
+        .ns
+        .ok_or_else(|| format!("{target} has no namespace here"))?;
     let fail = |e: netlink::NetlinkError| e.to_string();
     let mut links = link::Handle::open_in(&ns).map_err(fail)?;
-    let names: HashMap<IfIndex, String> =
-        links.links().map_err(fail)?.into_iter().map(|l| (l.index, l.name.to_string())).collect();
+    let names: HashMap<IfIndex, String> = links
+        .links()
+        .map_err(fail)?
+        .into_iter()
+        .map(|l| (l.index, l.name.to_string()))
+        .collect();
     let mut handle = route::Handle::open_in(&ns).map_err(fail)?;
     let mut all = Vec::new();
     for family in lab.families().iter().chain(Family::BOTH) {

@@ -19,7 +19,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 fn decode(text: &str) -> Result<OsString, String> {
-    STANDARD.decode(text).map(OsString::from_vec).map_err(|e| format!("bad argument: {e}"))
+    STANDARD
+        .decode(text)
+        .map(OsString::from_vec)
+        .map_err(|e| format!("bad argument: {e}"))
 }
 
 /// Runs a program to its end. The result is as a shell counts: 128 + signal.
@@ -36,16 +39,27 @@ pub(super) fn run(
     fds: Vec<OwnedFd>,
     connection: &Connection,
 ) -> Result<i32, String> {
-    let argv = argv.iter().map(|a| decode(a)).collect::<Result<Vec<_>, _>>()?;
+    let argv = argv
+        .iter()
+        .map(|a| decode(a))
+        .collect::<Result<Vec<_>, _>>()?;
     let (program, arguments) = argv.split_first().ok_or("no program to run")?;
-    let [stdin, stdout, stderr]: [OwnedFd; 3] =
-        fds.try_into().map_err(|_| "the standard streams did not come along".to_owned())?;
+    let [stdin, stdout, stderr]: [OwnedFd; 3] = fds
+        .try_into()
+        .map_err(|_| "the standard streams did not come along".to_owned())?;
     let mut command = ns.command(program).map_err(|e| e.to_string())?;
-    command.args(arguments).env_clear().stdin(stdin).stdout(stdout).stderr(stderr);
+    command
+        .args(arguments)
+        .env_clear()
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr);
     for (name, value) in env {
         command.env(decode(name)?, decode(value)?);
     }
-    command.env("DATASTORE_TYPE", "embedded").env("MANX_STORE", lab.dir.store());
+    command
+        .env("DATASTORE_TYPE", "embedded")
+        .env("MANX_STORE", lab.dir.store());
     if let Some(node) = node {
         command.envs(&node.env);
     }
@@ -58,20 +72,27 @@ pub(super) fn run(
     let started = started.map_err(|e| format!("run {}: {e}", program.to_string_lossy()))?;
     let pid = started.pid();
     watch_caller(connection, pid)?;
-    let status = started.ended.recv().map_err(|_| "the program was lost".to_owned())?;
+    let status = started
+        .ended
+        .recv()
+        .map_err(|_| "the program was lost".to_owned())?;
     let _ = connection.socket().shutdown(std::net::Shutdown::Read);
-    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    Ok(status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 
 /// Kills the program's group when the caller hangs up; the socket is shut for reading when
 /// the program has ended.
 fn watch_caller(connection: &Connection, pid: i32) -> Result<(), String> {
     let mut socket = connection.socket().try_clone().map_err(|e| e.to_string())?;
-    let started = std::thread::Builder::new().name("exec".to_owned()).spawn(move || {
-        let _ = socket.read(&mut [0]);
-        if let Some(group) = Pid::from_raw(pid) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    });
+    let started = std::thread::Builder::new()
+        .name("exec".to_owned())
+        .spawn(move || {
+            let _ = socket.read(&mut [0]);
+            if let Some(group) = Pid::from_raw(pid) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        });
     started.map(drop).map_err(|e| e.to_string())
 }

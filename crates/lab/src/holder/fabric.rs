@@ -73,7 +73,10 @@ impl Fabric {
 
 /// Forwards, accepts answers by any way, and uses IPv6 addresses at once.
 fn router_sysctls() -> Vec<Sysctl> {
-    let mut all = vec![Sysctl { path: "ipv4/ip_forward".to_owned(), value: "1".to_owned() }];
+    let mut all = vec![Sysctl {
+        path: "ipv4/ip_forward".to_owned(),
+        value: "1".to_owned(),
+    }];
     for dev in ["all", "default"] {
         all.push(Sysctl::conf(Family::V4, dev, "rp_filter", 0));
         all.push(Sysctl::conf(Family::V4, dev, "send_redirects", 0));
@@ -105,14 +108,26 @@ fn up(handle: &mut Handle, dev: &str) -> Result<IfIndex, NetlinkError> {
 fn segment(fabric: &mut Handle, plan: &Plan) -> Result<IfIndex, NetlinkError> {
     fabric.create_bridge(&VethEnd::named(name(BRIDGE)))?;
     let index = fabric.index_of(name(BRIDGE))?;
-    let addresses: Vec<Address> =
-        plan.nodes.first().map(|n| subnets(&n.gateways)).unwrap_or_default();
-    fabric.change(index, &Changes { up: Some(true), addresses: &addresses, ..Changes::default() })?;
+    let addresses: Vec<Address> = plan
+        .nodes
+        .first()
+        .map(|n| subnets(&n.gateways))
+        .unwrap_or_default();
+    fabric.change(
+        index,
+        &Changes {
+            up: Some(true),
+            addresses: &addresses,
+            ..Changes::default()
+        },
+    )?;
     Ok(index)
 }
 
 fn subnets(list: &[Interface]) -> Vec<Address> {
-    list.iter().map(|i| Address::subnet(i.addr, i.len)).collect()
+    list.iter()
+        .map(|i| Address::subnet(i.addr, i.len))
+        .collect()
 }
 
 /// A namespace with `lo` and an `eth0` whose other end is `port` on the fabric.
@@ -143,17 +158,38 @@ fn node(
         Some(bridge) => fabric.set_master(port, Some(bridge))?,
         None => {
             let addresses = subnets(&plan.gateways);
-            fabric.change(port, &Changes { addresses: &addresses, ..Changes::default() })?;
+            fabric.change(
+                port,
+                &Changes {
+                    addresses: &addresses,
+                    ..Changes::default()
+                },
+            )?;
         }
     }
     let addresses = subnets(&plan.addresses);
-    inside.change(eth0, &Changes { addresses: &addresses, ..Changes::default() })?;
+    inside.change(
+        eth0,
+        &Changes {
+            addresses: &addresses,
+            ..Changes::default()
+        },
+    )?;
     let mut routes = route::Handle::open_in(&ns)?;
     for g in &plan.gateways {
-        add(&mut routes, Cidr::any(Family::of(g.addr)), Some(g.addr), eth0)?;
+        add(
+            &mut routes,
+            Cidr::any(Family::of(g.addr)),
+            Some(g.addr),
+            eth0,
+        )?;
     }
     let addresses = plan.addresses.iter().map(|i| i.addr).collect();
-    Ok(Place { name: plan.name.clone(), ns, addresses })
+    Ok(Place {
+        name: plan.name.clone(),
+        ns,
+        addresses,
+    })
 }
 
 fn host(
@@ -166,7 +202,13 @@ fn host(
     let (ns, mut inside, eth0) = attach(fabric, &port)?;
     let port = fabric.index_of(name(&port))?;
     let addresses: Vec<Address> = plan.addresses.iter().map(|a| Address::host(*a)).collect();
-    inside.change(eth0, &Changes { addresses: &addresses, ..Changes::default() })?;
+    inside.change(
+        eth0,
+        &Changes {
+            addresses: &addresses,
+            ..Changes::default()
+        },
+    )?;
     let mut own = route::Handle::open_in(&ns)?;
     for family in Family::BOTH {
         let gateway: IpAddr = HOST_GATEWAY[usize::from(family == Family::V6)]
@@ -181,7 +223,11 @@ fn host(
             add(&mut own, Cidr::any(family), Some(gateway), eth0)?;
         }
     }
-    Ok(Place { name: plan.name.clone(), ns, addresses: plan.addresses.clone() })
+    Ok(Place {
+        name: plan.name.clone(),
+        ns,
+        addresses: plan.addresses.clone(),
+    })
 }
 
 /// Installs a route of the fabric's own: onto the link, or through a neighbour that is taken

@@ -96,14 +96,24 @@ impl Kubelet {
         runtime: tokio::runtime::Handle,
     ) -> io::Result<Arc<Self>> {
         let (inner, changed) = (Mutex::default(), Condvar::new());
-        let kubelet =
-            Arc::new(Self { nodes, children, cni, servers, store, runtime, inner, changed });
+        let kubelet = Arc::new(Self {
+            nodes,
+            children,
+            cni,
+            servers,
+            store,
+            runtime,
+            inner,
+            changed,
+        });
         let watcher = Arc::clone(&kubelet);
         kubelet.runtime.spawn(async move { watcher.watch().await });
         for n in 0..WORKERS {
             let worker = Arc::clone(&kubelet);
             let name = format!("kubelet-{n}");
-            std::thread::Builder::new().name(name).spawn(move || worker.work())?;
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.work())?;
         }
         Ok(kubelet)
     }
@@ -178,7 +188,13 @@ impl Kubelet {
         let same = inner.wanted.get(&at).is_some_and(|w| w.essence == essence);
         let running = inner.have.contains_key(&at);
         let unsaid = running && pod.status.phase != "Running";
-        inner.wanted.insert(at.clone(), Wanted { pod: Arc::new(pod), essence });
+        inner.wanted.insert(
+            at.clone(),
+            Wanted {
+                pod: Arc::new(pod),
+                essence,
+            },
+        );
         if !same || unsaid {
             inner.troubles.remove(&at);
             inner.due.insert(at, Instant::now());
@@ -211,7 +227,10 @@ impl Kubelet {
                     let tries = inner.troubles.get(&at).map_or(0, |t| t.1) + 1;
                     inner.troubles.insert(at.clone(), (why, tries));
                     let pause = (RETRY_FIRST * (1 << (tries - 1).min(10))).min(RETRY_LAST);
-                    inner.due.entry(at).or_insert_with(|| Instant::now() + pause);
+                    inner
+                        .due
+                        .entry(at)
+                        .or_insert_with(|| Instant::now() + pause);
                 }
             }
             drop(inner);
@@ -225,7 +244,9 @@ impl Kubelet {
         loop {
             let now = Instant::now();
             let free = inner.due.iter().filter(|(k, _)| !inner.busy.contains(*k));
-            let first = free.min_by_key(|(_, at)| **at).map(|(k, at)| (k.clone(), *at));
+            let first = free
+                .min_by_key(|(_, at)| **at)
+                .map(|(k, at)| (k.clone(), *at));
             let wait = match first {
                 Some((key, at)) if at <= now => {
                     inner.due.remove(&key);
@@ -235,7 +256,11 @@ impl Kubelet {
                 Some((_, at)) => at - now,
                 None => Duration::from_secs(3600),
             };
-            inner = self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self
+                .changed
+                .wait_timeout(inner, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -243,7 +268,10 @@ impl Kubelet {
     fn settle(&self, at: &PodKey) -> Result<(), String> {
         let (wanted, have) = {
             let inner = self.lock();
-            (inner.wanted.get(at).map(|w| Arc::clone(&w.pod)), inner.have.get(at).cloned())
+            (
+                inner.wanted.get(at).map(|w| Arc::clone(&w.pod)),
+                inner.have.get(at).cloned(),
+            )
         };
         let fits = |s: &Sandbox, p: &Pod| {
             s.uid == p.metadata.uid && (p.spec.node_name.is_empty() || s.node == p.spec.node_name)
@@ -285,7 +313,9 @@ impl Kubelet {
             })?;
         }
         let found = self.nodes.iter().find(|n| n.name == name);
-        found.cloned().ok_or_else(|| format!("Unschedulable: there is no node {name:?}"))
+        found
+            .cloned()
+            .ok_or_else(|| format!("Unschedulable: there is no node {name:?}"))
     }
 
     fn set_up(&self, pod: &Pod, node: &Node) -> Result<Sandbox, String> {
@@ -325,7 +355,11 @@ impl Kubelet {
             Ok(result) => {
                 let ips = cni::addresses(&result);
                 let (attachment, path) = (Some(attachment), Some(path));
-                Ok(Sandbox { attachment, path, ..base(ns, ips) })
+                Ok(Sandbox {
+                    attachment,
+                    path,
+                    ..base(ns, ips)
+                })
             }
             Err(e) => {
                 // As runtimes do; if it fails too, the agent's own clean-up is what is left.
@@ -359,8 +393,14 @@ impl Kubelet {
     fn serve(&self, at: &PodKey, pod: &Pod, sandbox: &Sandbox) {
         let label = format!("{}/{}", at.0, at.1);
         for port in pod.spec.containers.iter().flat_map(|c| &c.ports) {
-            let named = if port.protocol.is_empty() { "TCP" } else { &port.protocol };
-            let Ok(protocol) = named.parse::<Protocol>() else { continue };
+            let named = if port.protocol.is_empty() {
+                "TCP"
+            } else {
+                &port.protocol
+            };
+            let Ok(protocol) = named.parse::<Protocol>() else {
+                continue;
+            };
             for ip in &sandbox.ips {
                 let port = crate::ends::Port::new(protocol, port.container_port);
                 if let Err(e) = self.servers.ensure(&sandbox.ns, *ip, port, &label) {
@@ -373,7 +413,9 @@ impl Kubelet {
     /// Writes the status of a pod that runs.
     fn announce(&self, at: &PodKey, sandbox: &Sandbox) -> Result<(), String> {
         let node = self.nodes.iter().find(|n| n.name == sandbox.node);
-        let host_ip = node.and_then(|n| n.addresses.first()).map(ToString::to_string);
+        let host_ip = node
+            .and_then(|n| n.addresses.first())
+            .map(ToString::to_string);
         self.edit(at, &sandbox.uid, |p| {
             if p.spec.node_name.is_empty() {
                 p.spec.node_name.clone_from(&sandbox.node);
@@ -383,8 +425,16 @@ impl Kubelet {
             s.reason.clear();
             s.message.clear();
             s.host_ip = host_ip.clone().unwrap_or_default();
-            s.pod_ip = sandbox.ips.first().map(ToString::to_string).unwrap_or_default();
-            s.pod_ips = sandbox.ips.iter().map(|i| PodIp { ip: i.to_string() }).collect();
+            s.pod_ip = sandbox
+                .ips
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            s.pod_ips = sandbox
+                .ips
+                .iter()
+                .map(|i| PodIp { ip: i.to_string() })
+                .collect();
             for kind in ["Initialized", "Ready", "ContainersReady", "PodScheduled"] {
                 condition(&mut s.conditions, kind, "True", "", "");
             }
@@ -418,7 +468,9 @@ impl Kubelet {
         let fail = |e: StoreError| e.to_string();
         loop {
             let read = self.runtime.block_on(self.store.get(&key)).map_err(fail)?;
-            let Some(entry) = read else { return Ok(T::default()) };
+            let Some(entry) = read else {
+                return Ok(T::default());
+            };
             let (mut pod, _) = decode(&entry)?;
             if pod.metadata.uid != uid {
                 return Ok(T::default());
@@ -430,7 +482,10 @@ impl Kubelet {
             }
             let value = api::encode(&Resource::Pod(pod)).map_err(|e| e.to_string())?;
             let at = Precondition::Revision(entry.revision);
-            match self.runtime.block_on(self.store.put(&key, value.into(), at)) {
+            match self
+                .runtime
+                .block_on(self.store.put(&key, value.into(), at))
+            {
                 Ok(_) => return Ok(result),
                 // Somebody else wrote in between, or deleted it: look again.
                 Err(e) if e.is_conflict() || e.is_not_found() => {}
@@ -441,14 +496,10 @@ impl Kubelet {
 
     /// A running pod's sandbox.
     pub(super) fn sandbox(&self, namespace: &str, name: &str) -> Option<Arc<Sandbox>> {
-        self.lock().have.get(&(namespace.to_owned(), name.to_owned())).cloned()
-    }
-
-    /// All running pods, by name.
-    pub(super) fn running(&self) -> Vec<PodKey> {
-        let mut keys: Vec<PodKey> = self.lock().have.keys().cloned().collect();
-        keys.sort();
-        keys
+        self.lock()
+            .have
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// All pods as they are now.
@@ -473,10 +524,17 @@ impl Kubelet {
             let left = deadline.checked_duration_since(Instant::now());
             if late.is_empty() || left.is_none() || late.iter().all(hopeless) {
                 let key = |p: &PodRef| (p.namespace.clone(), p.name.clone());
-                return late.into_iter().map(|p| status_of(&inner, &key(p))).collect();
+                return late
+                    .into_iter()
+                    .map(|p| status_of(&inner, &key(p)))
+                    .collect();
             }
             let wait = left.unwrap_or_default();
-            inner = self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self
+                .changed
+                .wait_timeout(inner, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }
@@ -504,14 +562,20 @@ fn status_of(inner: &Inner, key: &PodKey) -> PodStatus {
         (Some(_), None) => "Pending",
         (None, None) => "Absent",
     };
-    let node = have.map(|s| s.node.clone()).or_else(|| wanted.map(|w| w.pod.spec.node_name.clone()));
+    let node = have
+        .map(|s| s.node.clone())
+        .or_else(|| wanted.map(|w| w.pod.spec.node_name.clone()));
     PodStatus {
         namespace: key.0.clone(),
         name: key.1.clone(),
         node: node.unwrap_or_default(),
         ips: have.map(|s| s.ips.clone()).unwrap_or_default(),
         phase: phase.to_owned(),
-        reason: inner.troubles.get(key).map(|t| t.0.clone()).unwrap_or_default(),
+        reason: inner
+            .troubles
+            .get(key)
+            .map(|t| t.0.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -524,9 +588,13 @@ fn decode(entry: &Entry) -> Result<(Pod, PodKey), String> {
     let at = api::parse_key(&entry.key).ok_or_else(|| format!("{}: no pod's key", entry.key))?;
     let Revision(revision) = entry.revision;
     match api::decode(&at, &entry.value, Some(&revision.to_string())) {
-        Ok(Resource::Pod(pod)) => {
-            Ok((pod, (at.namespace.unwrap_or_default().to_owned(), at.name.to_owned())))
-        }
+        Ok(Resource::Pod(pod)) => Ok((
+            pod,
+            (
+                at.namespace.unwrap_or_default().to_owned(),
+                at.name.to_owned(),
+            ),
+        )),
         Ok(other) => Err(format!("{other} is stored as a pod")),
         Err(e) => Err(e.to_string()),
     }
@@ -564,10 +632,19 @@ fn container_id() -> io::Result<String> {
 /// What the chain's capabilities are for: host ports, and limits from annotations.
 fn capabilities(pod: &Pod) -> Map<String, Value> {
     let mut all = Map::new();
-    let ports = pod.spec.containers.iter().flat_map(|c| &c.ports).filter(|p| p.host_port != 0);
+    let ports = pod
+        .spec
+        .containers
+        .iter()
+        .flat_map(|c| &c.ports)
+        .filter(|p| p.host_port != 0);
     let mappings: Vec<Value> = ports
         .map(|p| {
-            let protocol = if p.protocol.is_empty() { "tcp" } else { &p.protocol };
+            let protocol = if p.protocol.is_empty() {
+                "tcp"
+            } else {
+                &p.protocol
+            };
             json!({
                 "hostPort": p.host_port,
                 "containerPort": p.container_port,
@@ -582,7 +659,12 @@ fn capabilities(pod: &Pod) -> Map<String, Value> {
     let mut bandwidth = Map::new();
     for direction in ["ingress", "egress"] {
         let annotation = format!("kubernetes.io/{direction}-bandwidth");
-        if let Some(rate) = pod.metadata.annotations.get(&annotation).and_then(|t| quantity(t)) {
+        if let Some(rate) = pod
+            .metadata
+            .annotations
+            .get(&annotation)
+            .and_then(|t| quantity(t))
+        {
             bandwidth.insert(format!("{direction}Rate"), json!(rate));
             // As kubelet: a burst that is never the limit.
             bandwidth.insert(format!("{direction}Burst"), json!(i32::MAX));
@@ -596,7 +678,9 @@ fn capabilities(pod: &Pod) -> Map<String, Value> {
 
 /// A Kubernetes quantity as a whole number: `10M`, `1Gi`, `500k`.
 fn quantity(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..split].parse().ok()?;
     let factor: u64 = match &text[split..] {
         "" => 1,
@@ -621,9 +705,18 @@ mod tests {
     #[test]
     fn capabilities_from_ports_and_annotations() {
         let mut pod = Pod::default();
-        let port = ContainerPort { host_port: 8080, container_port: 80, ..ContainerPort::default() };
-        pod.spec.containers.push(Container { ports: vec![port], ..Container::default() });
-        pod.metadata.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
+        let port = ContainerPort {
+            host_port: 8080,
+            container_port: 80,
+            ..ContainerPort::default()
+        };
+        pod.spec.containers.push(Container {
+            ports: vec![port],
+            ..Container::default()
+        });
+        pod.metadata
+            .annotations
+            .insert("kubernetes.io/ingress-bandwidth".into(), "10M".into());
         assert_eq!(
             Value::Object(capabilities(&pod)),
             json!({
@@ -639,9 +732,13 @@ mod tests {
         let mut pod = Pod::default();
         let before = essence(&pod);
         pod.status.phase = "Running".into();
-        pod.metadata.annotations.insert("cni.projectcalico.org/podIP".into(), "10.0.0.1/32".into());
+        pod.metadata
+            .annotations
+            .insert("cni.projectcalico.org/podIP".into(), "10.0.0.1/32".into());
         assert_eq!(essence(&pod), before);
-        pod.metadata.annotations.insert("cni.projectcalico.org/ipAddrs".into(), "[]".into());
+        pod.metadata
+            .annotations
+            .insert("cni.projectcalico.org/ipAddrs".into(), "[]".into());
         assert_ne!(essence(&pod), before);
     }
 }

@@ -39,7 +39,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,11 +82,17 @@ struct Lab {
 pub(crate) fn run(args: HolderArgs) -> ExitCode {
     // SAFETY: the caller made these descriptors for us and told us their numbers.
     let (mut ready, lock) = unsafe {
-        (File::from_raw_fd(args.ready_fd), OwnedFd::from_raw_fd(args.lock_fd))
+        (
+            File::from_raw_fd(args.ready_fd),
+            OwnedFd::from_raw_fd(args.lock_fd),
+        )
     };
     // SAFETY: as above.
     let lifeline = args.lifeline_fd.map(|fd| unsafe { File::from_raw_fd(fd) });
-    for fd in [Some(args.ready_fd), Some(args.lock_fd), args.lifeline_fd].into_iter().flatten() {
+    for fd in [Some(args.ready_fd), Some(args.lock_fd), args.lifeline_fd]
+        .into_iter()
+        .flatten()
+    {
         // The agents must not hold the lab's lock.
         // SAFETY: plain system call on a descriptor that is ours.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -116,25 +122,32 @@ fn die_politely() {
     }
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         // SAFETY: the handler does nothing but end the process.
-        unsafe { libc::signal(signal, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+        unsafe {
+            libc::signal(
+                signal,
+                end as extern "C" fn(libc::c_int) as libc::sighandler_t,
+            )
+        };
     }
 }
 
 /// Ends the lab when the caller is gone, however that happened, and takes its directory
 /// along: nobody else would.
 fn hold_on(mut lifeline: File, dir: Dir) -> io::Result<()> {
-    std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
-        let _ = lifeline.read(&mut [0]);
-        // SAFETY: as process 1 of its own pid namespace, "everybody" is the lab; _exit ends
-        // the rest.
-        unsafe {
-            if libc::getpid() == 1 {
-                libc::kill(-1, libc::SIGKILL);
+    std::thread::Builder::new()
+        .name("lifeline".to_owned())
+        .spawn(move || {
+            let _ = lifeline.read(&mut [0]);
+            // SAFETY: as process 1 of its own pid namespace, "everybody" is the lab; _exit ends
+            // the rest.
+            unsafe {
+                if libc::getpid() == 1 {
+                    libc::kill(-1, libc::SIGKILL);
+                }
+                let _ = std::fs::remove_dir_all(dir.path());
+                libc::_exit(0)
             }
-            let _ = std::fs::remove_dir_all(dir.path());
-            libc::_exit(0)
-        }
-    })?;
+        })?;
     Ok(())
 }
 
@@ -201,13 +214,13 @@ fn start_nodes(
     places: Vec<Place>,
     children: &Arc<children::Children>,
     cni: &cni::Runtime,
-    exe: &PathBuf,
+    exe: &Path,
 ) -> Result<Vec<Arc<Node>>, BuildError> {
     let mut nodes = Vec::new();
     for (plan, place) in plan.nodes.iter().zip(places) {
         let node = Arc::new(Node::new(spec, dir, plan, place)?);
         cni.configure(&node, spec.families)?;
-        node.supervise(Arc::clone(children), exe.clone())?;
+        node.supervise(Arc::clone(children), exe.to_owned())?;
         nodes.push(node);
     }
     Ok(nodes)
@@ -251,7 +264,13 @@ impl Lab {
                 let host = self.hosts.iter().find(|h| h.name == *name);
                 let host = host.ok_or_else(|| format!("there is no host {name:?}"))?;
                 let (ns, addresses) = (Some(shared(&host.ns)?), host.addresses.clone());
-                Ok(Found { ns, addresses, node_addresses: Vec::new(), node: None, label })
+                Ok(Found {
+                    ns,
+                    addresses,
+                    node_addresses: Vec::new(),
+                    node: None,
+                    label,
+                })
             }
             End::Pod { namespace, name } => {
                 let sandbox = self.kubelet.sandbox(namespace, name);
@@ -287,7 +306,9 @@ impl Lab {
     fn resolve(&self, flow: &Flow) -> Result<probe::Resolved, String> {
         let from = self.find(&flow.from)?;
         let to = self.find(&flow.to)?;
-        let sender = from.ns.ok_or_else(|| format!("{} is nobody's: it cannot send", flow.from))?;
+        let sender = from
+            .ns
+            .ok_or_else(|| format!("{} is nobody's: it cannot send", flow.from))?;
         let family = flow.family.map(Family::from);
         let fits = |a: &&IpAddr| {
             let f = Family::of(**a);
@@ -322,7 +343,11 @@ impl Lab {
             name: self.spec.name.clone(),
             topology: format!("{:?}", self.spec.topology).to_lowercase(),
             nodes,
-            hosts: self.hosts.iter().map(|h| (h.name.clone(), h.addresses.clone())).collect(),
+            hosts: self
+                .hosts
+                .iter()
+                .map(|h| (h.name.clone(), h.addresses.clone()))
+                .collect(),
             pods: self.kubelet.statuses(),
             warnings: self.warnings.clone(),
         }

@@ -18,7 +18,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,40 +85,50 @@ impl Node {
     ///
     /// # Errors
     /// If there can be no thread.
-    pub(super) fn supervise(self: &Arc<Self>, children: Arc<Children>, exe: PathBuf) -> io::Result<()> {
+    pub(super) fn supervise(
+        self: &Arc<Self>,
+        children: Arc<Children>,
+        exe: PathBuf,
+    ) -> io::Result<()> {
         let node = Arc::clone(self);
-        std::thread::Builder::new().name(self.name.clone()).spawn(move || {
-            let mut pause = RESTART_FIRST;
-            loop {
-                let began = Instant::now();
-                let end = node.run_once(&children, &exe);
-                if began.elapsed() > RESTART_LAST {
-                    pause = RESTART_FIRST;
-                }
-                {
+        std::thread::Builder::new()
+            .name(self.name.clone())
+            .spawn(move || {
+                let mut pause = RESTART_FIRST;
+                loop {
+                    let began = Instant::now();
+                    let end = node.run_once(&children, &exe);
+                    if began.elapsed() > RESTART_LAST {
+                        pause = RESTART_FIRST;
+                    }
+                    {
+                        let mut life = node.life();
+                        life.ended = Some(end);
+                        node.changed.notify_all();
+                    }
+                    // Nothing to wait for: this is the pause before the next try.
+                    std::thread::park_timeout(pause);
+                    pause = (pause * 2).min(RESTART_LAST);
                     let mut life = node.life();
-                    life.ended = Some(end);
-                    node.changed.notify_all();
+                    life.restarts += 1;
+                    life.ended = None;
                 }
-                // Nothing to wait for: this is the pause before the next try.
-                std::thread::park_timeout(pause);
-                pause = (pause * 2).min(RESTART_LAST);
-                let mut life = node.life();
-                life.restarts += 1;
-                life.ended = None;
-            }
-        })?;
+            })?;
         Ok(())
     }
 
-    fn run_once(&self, children: &Children, exe: &PathBuf) -> String {
+    fn run_once(&self, children: &Children, exe: &Path) -> String {
         let agent = match self.start(children, exe) {
             Ok(agent) => agent,
             Err(e) => return format!("cannot start {}: {e}", exe.display()),
         };
         let mut ready = false;
         loop {
-            let wait = if ready { Duration::from_secs(3600) } else { ASK_EVERY };
+            let wait = if ready {
+                Duration::from_secs(3600)
+            } else {
+                ASK_EVERY
+            };
             match agent.ended.recv_timeout(wait) {
                 Ok(status) => return describe(status),
                 Err(RecvTimeoutError::Disconnected) => return "was lost".to_owned(),
@@ -132,8 +142,11 @@ impl Node {
         }
     }
 
-    fn start(&self, children: &Children, exe: &PathBuf) -> io::Result<Started> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+    fn start(&self, children: &Children, exe: &Path) -> io::Result<Started> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let mut command = self.ns.command(exe).map_err(io::Error::other)?;
         command
             .args(["node", "run"])
@@ -166,7 +179,11 @@ impl Node {
             }
             // One that ended at once is not going to do better.
             if let Some(end) = &life.ended {
-                return Err(format!("the agent of {} {end}{}", self.name, self.last_words()));
+                return Err(format!(
+                    "the agent of {} {end}{}",
+                    self.name,
+                    self.last_words()
+                ));
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 drop(life);
@@ -177,7 +194,11 @@ impl Node {
                     self.last_words()
                 ));
             };
-            life = self.changed.wait_timeout(life, left).unwrap_or_else(PoisonError::into_inner).0;
+            life = self
+                .changed
+                .wait_timeout(life, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -185,7 +206,11 @@ impl Node {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(5)..];
-        if last.is_empty() { String::new() } else { format!("\n  {}", last.join("\n  ")) }
+        if last.is_empty() {
+            String::new()
+        } else {
+            format!("\n  {}", last.join("\n  "))
+        }
     }
 
     /// As it is now.
@@ -211,8 +236,10 @@ impl Node {
 /// What of the caller's environment an agent sees: nothing that would change where it
 /// stores or what it is called.
 pub(super) fn passes(name: &str) -> bool {
-    matches!(name, "PATH" | "HOME" | "LANG" | "TERM" | "RUST_LOG" | "RUST_BACKTRACE")
-        || name.starts_with("FELIX_")
+    matches!(
+        name,
+        "PATH" | "HOME" | "LANG" | "TERM" | "RUST_LOG" | "RUST_BACKTRACE"
+    ) || name.starts_with("FELIX_")
         || name.starts_with("MANX_AGENT_")
 }
 
@@ -223,9 +250,15 @@ fn environment(spec: &Spec, dir: &Dir, plan: &NodePlan) -> BTreeMap<String, Stri
         (text("DATASTORE_TYPE"), text("embedded")),
         (text("MANX_STORE"), dir.store().display().to_string()),
         (text("NODENAME"), plan.name.clone()),
-        (text("MANX_SOCKET"), dir.agent_socket(&plan.name).display().to_string()),
+        (
+            text("MANX_SOCKET"),
+            dir.agent_socket(&plan.name).display().to_string(),
+        ),
         (text("MANX_LIB_DIR"), home.join("lib").display().to_string()),
-        (text("CALICO_NODENAME_FILE"), home.join("lib/nodename").display().to_string()),
+        (
+            text("CALICO_NODENAME_FILE"),
+            home.join("lib/nodename").display().to_string(),
+        ),
         (text("CALICO_NETWORKING_BACKEND"), text("vxlan")),
         (text("CLUSTER_TYPE"), text("k8s,lab")),
         // The lab makes the pools itself, before the first node starts.
@@ -271,8 +304,15 @@ fn ask_health() -> Result<(), String> {
     if status.starts_with('2') {
         return Ok(());
     }
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
-    Err(if body.is_empty() { format!("readiness answers {status:?}") } else { body.to_owned() })
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body)
+        .trim();
+    Err(if body.is_empty() {
+        format!("readiness answers {status:?}")
+    } else {
+        body.to_owned()
+    })
 }
 
 /// Opens a node's CNI log for appending.
@@ -280,5 +320,8 @@ fn ask_health() -> Result<(), String> {
 /// # Errors
 /// If it cannot be opened.
 pub(super) fn cni_log(dir: &Dir, node: &str) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(dir.node(node).join("cni.log"))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.node(node).join("cni.log"))
 }

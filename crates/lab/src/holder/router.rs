@@ -61,7 +61,9 @@ struct Router {
 impl Router {
     async fn follow(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         let mut entries = Vec::new();
-        let mut from = store.list_each(&[POOLS, BLOCKS], &mut |e| entries.push(e)).await?;
+        let mut from = store
+            .list_each(&[POOLS, BLOCKS], &mut |e| entries.push(e))
+            .await?;
         self.known.clear();
         for e in entries {
             self.learn(&e.key, Some(&e.value));
@@ -106,11 +108,16 @@ impl Router {
         };
         let address = |node: &str, family: Family| {
             let node = self.nodes.iter().find(|n| n.name == node)?;
-            node.addresses.iter().find(|a| Family::of(**a) == family).copied()
+            node.addresses
+                .iter()
+                .find(|a| Family::of(**a) == family)
+                .copied()
         };
         let mut wanted = BTreeMap::new();
         for update in self.known.values().flatten() {
-            let Update::Block(cidr, Some(block)) = update else { continue };
+            let Update::Block(cidr, Some(block)) = update else {
+                continue;
+            };
             if !plain(*cidr) {
                 continue;
             }

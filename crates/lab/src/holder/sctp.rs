@@ -48,14 +48,25 @@ pub(super) fn init(source: u16, destination: u16, tag: u32) -> Vec<u8> {
 }
 
 /// The answer to an INIT, with a cookie.
-pub(super) fn init_ack(source: u16, destination: u16, peer_tag: u32, tag: u32, cookie: &[u8]) -> Vec<u8> {
+pub(super) fn init_ack(
+    source: u16,
+    destination: u16,
+    peer_tag: u32,
+    tag: u32,
+    cookie: &[u8],
+) -> Vec<u8> {
     let mut parameter = Vec::new();
     let len = u16::try_from(cookie.len() + 4).unwrap_or(u16::MAX);
     parameter.extend_from_slice(&STATE_COOKIE.to_be_bytes());
     parameter.extend_from_slice(&len.to_be_bytes());
     parameter.extend_from_slice(cookie);
     parameter.resize(parameter.len().next_multiple_of(4), 0);
-    packet(source, destination, peer_tag, &chunk(INIT_ACK, tag, &parameter))
+    packet(
+        source,
+        destination,
+        peer_tag,
+        &chunk(INIT_ACK, tag, &parameter),
+    )
 }
 
 fn chunk(kind: u8, tag: u32, parameters: &[u8]) -> Vec<u8> {
@@ -90,16 +101,27 @@ pub(super) fn parse(p: &[u8]) -> Option<Packet> {
     match *p.get(12)? {
         INIT => {
             let tag = u32::from_be_bytes(p.get(16..20)?.try_into().ok()?);
-            Some(Packet::Init { source, destination, tag })
+            Some(Packet::Init {
+                source,
+                destination,
+                tag,
+            })
         }
         INIT_ACK => {
             let cookie = match (u16_at(32), u16_at(34)) {
                 (Some(STATE_COOKIE), Some(len)) => p.get(36..32 + usize::from(len))?.to_vec(),
                 _ => Vec::new(),
             };
-            Some(Packet::InitAck { source, destination, cookie })
+            Some(Packet::InitAck {
+                source,
+                destination,
+                cookie,
+            })
         }
-        ABORT => Some(Packet::Abort { source, destination }),
+        ABORT => Some(Packet::Abort {
+            source,
+            destination,
+        }),
         _ => None,
     }
 }
@@ -110,7 +132,11 @@ fn crc32c(bytes: &[u8]) -> u32 {
     for b in bytes {
         crc ^= u32::from(*b);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+            crc = if crc & 1 == 1 {
+                crc >> 1 ^ 0x82f6_3b78
+            } else {
+                crc >> 1
+            };
         }
     }
     !crc
@@ -131,13 +157,21 @@ mod tests {
     fn packets_read_back() {
         assert_eq!(
             parse(&init(1000, 5000, 7)),
-            Some(Packet::Init { source: 1000, destination: 5000, tag: 7 })
+            Some(Packet::Init {
+                source: 1000,
+                destination: 5000,
+                tag: 7
+            })
         );
         let ack = init_ack(5000, 1000, 7, 8, b"10.0.0.1");
         let cookie = b"10.0.0.1".to_vec();
         assert_eq!(
             parse(&ack),
-            Some(Packet::InitAck { source: 5000, destination: 1000, cookie })
+            Some(Packet::InitAck {
+                source: 5000,
+                destination: 1000,
+                cookie
+            })
         );
     }
 

@@ -50,24 +50,42 @@ pub(super) struct Servers {
 impl Servers {
     /// None yet.
     pub(super) fn new(runtime: tokio::runtime::Handle) -> Self {
-        Self { runtime, listening: Mutex::default() }
+        Self {
+            runtime,
+            listening: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Listening>> {
-        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens on a port of an address in `ns`, if nothing does yet.
     ///
     /// # Errors
     /// If the address is not there, or the kernel refuses.
-    pub(super) fn ensure(&self, ns: &NetNs, addr: IpAddr, port: Port, label: &str) -> io::Result<()> {
-        let number = if port.protocol == Protocol::SCTP { 0 } else { port.number };
+    pub(super) fn ensure(
+        &self,
+        ns: &NetNs,
+        addr: IpAddr,
+        port: Port,
+        label: &str,
+    ) -> io::Result<()> {
+        let number = if port.protocol == Protocol::SCTP {
+            0
+        } else {
+            port.number
+        };
         let key = (ns.id(), addr, port.protocol, number);
         let mut listening = self.lock();
         if let Some(l) = listening.get(&key) {
             if let Some(ports) = &l.ports {
-                ports.lock().unwrap_or_else(PoisonError::into_inner).insert(port.number);
+                ports
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(port.number);
             }
             return Ok(());
         }
@@ -77,14 +95,23 @@ impl Servers {
         let mut ports = None;
         let task = match port.protocol {
             Protocol::TCP => {
-                let bound = ns.run(|| std::net::TcpListener::bind(at)).map_err(io::Error::other)?;
-                let Some(listener) = unless_taken(bound)? else { return Ok(()) };
+                let bound = ns
+                    .run(|| std::net::TcpListener::bind(at))
+                    .map_err(io::Error::other)?;
+                let Some(listener) = unless_taken(bound)? else {
+                    return Ok(());
+                };
                 listener.set_nonblocking(true)?;
-                self.runtime.spawn(tcp(TcpListener::from_std(listener)?, label))
+                self.runtime
+                    .spawn(tcp(TcpListener::from_std(listener)?, label))
             }
             Protocol::UDP => {
-                let bound = ns.run(|| std::net::UdpSocket::bind(at)).map_err(io::Error::other)?;
-                let Some(socket) = unless_taken(bound)? else { return Ok(()) };
+                let bound = ns
+                    .run(|| std::net::UdpSocket::bind(at))
+                    .map_err(io::Error::other)?;
+                let Some(socket) = unless_taken(bound)? else {
+                    return Ok(());
+                };
                 socket.set_nonblocking(true)?;
                 self.runtime.spawn(udp(UdpSocket::from_std(socket)?, label))
             }
@@ -93,7 +120,8 @@ impl Servers {
                 sockets::bind(&fd, SocketAddr::new(addr, 0))?;
                 let open = Ports::new(Mutex::new(HashSet::from([port.number])));
                 ports = Some(Arc::clone(&open));
-                self.runtime.spawn(sctp_server(Socket::new(fd)?, Family::of(addr), open))
+                self.runtime
+                    .spawn(sctp_server(Socket::new(fd)?, Family::of(addr), open))
             }
             // The kernel answers.
             _ => return Ok(()),
@@ -122,7 +150,10 @@ fn unless_taken<T>(bound: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 fn greeting(server: &str, peer: SocketAddr) -> Vec<u8> {
-    let text = Greeting { server: server.to_owned(), peer };
+    let text = Greeting {
+        server: server.to_owned(),
+        peer,
+    };
     let mut line = serde_json::to_vec(&text).unwrap_or_default();
     line.push(b'\n');
     line
@@ -167,14 +198,24 @@ async fn udp(socket: UdpSocket, label: String) {
 async fn sctp_server(socket: Socket, family: Family, open: Ports) {
     let mut buffer = vec![0; 2048];
     loop {
-        let Ok(got) = socket.receive(&mut buffer).await else { continue };
+        let Ok(got) = socket.receive(&mut buffer).await else {
+            continue;
+        };
         let Some(from) = got.from else { continue };
         let header = ip_header(&buffer[..got.len], family);
-        let Some(Packet::Init { source, destination, tag }) = sctp::parse(&buffer[header..got.len])
+        let Some(Packet::Init {
+            source,
+            destination,
+            tag,
+        }) = sctp::parse(&buffer[header..got.len])
         else {
             continue;
         };
-        if !open.lock().unwrap_or_else(PoisonError::into_inner).contains(&destination) {
+        if !open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&destination)
+        {
             continue;
         }
         let cookie = from.to_string();
@@ -187,7 +228,10 @@ async fn sctp_server(socket: Socket, family: Family, open: Ports) {
 /// Raw IPv4 sockets show the header, raw IPv6 sockets do not.
 pub(super) fn ip_header(packet: &[u8], family: Family) -> usize {
     match family {
-        Family::V4 => packet.first().map_or(0, |b| usize::from(b & 0xf) * 4).min(packet.len()),
+        Family::V4 => packet
+            .first()
+            .map_or(0, |b| usize::from(b & 0xf) * 4)
+            .min(packet.len()),
         Family::V6 => 0,
     }
 }

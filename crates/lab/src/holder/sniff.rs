@@ -31,7 +31,11 @@ pub(super) fn capture(
         .run(|| {
             // SAFETY: plain system call; the descriptor is new.
             let fd = unsafe {
-                libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol)
+                libc::socket(
+                    libc::AF_PACKET,
+                    libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                    protocol,
+                )
             };
             if fd < 0 {
                 return Err(io::Error::last_os_error());
@@ -52,9 +56,14 @@ pub(super) fn capture(
     let mut buffer = vec![0; 2048];
     let mut seen = 0;
     while count.is_none_or(|c| seen < c) {
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            break;
+        };
         let left = rustix::event::Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut polled = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
+        let mut polled = [rustix::event::PollFd::new(
+            &socket,
+            rustix::event::PollFlags::IN,
+        )];
         if rustix::event::poll(&mut polled, Some(&left))? == 0 {
             break;
         }

@@ -36,7 +36,11 @@ fn check(n: isize) -> io::Result<usize> {
 /// # Errors
 /// The kernel's refusal.
 pub(super) fn open(ns: &NetNs, addr: IpAddr, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-    let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let domain = if addr.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     let flags = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     ns.run(|| {
         // SAFETY: plain system call; the descriptor is new and owned by nobody else.
@@ -80,7 +84,9 @@ fn address(s: &libc::sockaddr_storage) -> Option<IpAddr> {
         match i32::from(s.ss_family) {
             libc::AF_INET => {
                 let p = (&raw const *s).cast::<libc::sockaddr_in>();
-                Some(IpAddr::from(u32::from_be((*p).sin_addr.s_addr).to_be_bytes()))
+                Some(IpAddr::from(
+                    u32::from_be((*p).sin_addr.s_addr).to_be_bytes(),
+                ))
             }
             libc::AF_INET6 => {
                 let p = (&raw const *s).cast::<libc::sockaddr_in6>();
@@ -107,9 +113,8 @@ pub(super) fn bind(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
 /// The kernel's refusal.
 pub(super) fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: value is valid for four bytes.
-    let done = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), 4)
-    };
+    let done =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     check(done as isize).map(drop)
 }
 
@@ -133,7 +138,9 @@ impl Socket {
     /// If it cannot be watched.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an OwnedFd always gives the same descriptor, and keeps it open.
-        unsafe { AsyncFd::register(fd) }.map(Self).map_err(io::Error::from)
+        unsafe { AsyncFd::register(fd) }
+            .map(Self)
+            .map_err(io::Error::from)
     }
 
     /// The outcome of a pending connect.
@@ -194,7 +201,9 @@ impl Socket {
     /// Also one that an ICMP message brought.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let fd = self.0.get_ref().as_raw_fd();
-        self.0.async_io(Interest::READABLE, |_| receive(fd, buffer)).await
+        self.0
+            .async_io(Interest::READABLE, |_| receive(fd, buffer))
+            .await
     }
 }
 
@@ -204,7 +213,10 @@ fn receive(fd: i32, buffer: &mut [u8]) -> io::Result<Received> {
     unsafe {
         let mut from: libc::sockaddr_storage = std::mem::zeroed();
         let mut message: libc::msghdr = std::mem::zeroed();
-        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        let mut part = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
         message.msg_name = (&raw mut from).cast();
         message.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
         message.msg_iov = &raw mut part;
@@ -221,7 +233,11 @@ fn receive(fd: i32, buffer: &mut [u8]) -> io::Result<Received> {
             }
             c = libc::CMSG_NXTHDR(&raw const message, c);
         }
-        let from = if message.msg_namelen > 0 { address(&from) } else { None };
+        let from = if message.msg_namelen > 0 {
+            address(&from)
+        } else {
+            None
+        };
         Ok(Received { len, from, hops })
     }
 }

@@ -55,14 +55,21 @@ pub(crate) fn spawn(dir: &Dir, lock: &File, spec: &str, lifeline: bool) -> io::R
     }
     let image = Image {
         exe: CString::new(exe.as_os_str().as_bytes())?,
-        args: args.into_iter().map(CString::new).collect::<Result<_, _>>()?,
+        args: args
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<_, _>>()?,
         maps: user_maps(),
         log: log.as_raw_fd(),
         null: null.as_raw_fd(),
         keep,
     };
     let pid = image.start()?;
-    Ok(Spawned { pid, ready: File::from(ready_in), lifeline: life.map(|(_, write)| write) })
+    Ok(Spawned {
+        pid,
+        ready: File::from(ready_in),
+        lifeline: life.map(|(_, write)| write),
+    })
 }
 
 /// Everything that the child needs, made before it exists: between clone and exec it may
@@ -84,8 +91,14 @@ fn user_maps() -> Option<[(CString, Vec<u8>); 3]> {
     }
     Some([
         (c"/proc/self/setgroups".to_owned(), b"deny".to_vec()),
-        (c"/proc/self/uid_map".to_owned(), format!("0 {} 1", uid.as_raw()).into_bytes()),
-        (c"/proc/self/gid_map".to_owned(), format!("0 {} 1", gid.as_raw()).into_bytes()),
+        (
+            c"/proc/self/uid_map".to_owned(),
+            format!("0 {} 1", uid.as_raw()).into_bytes(),
+        ),
+        (
+            c"/proc/self/gid_map".to_owned(),
+            format!("0 {} 1", gid.as_raw()).into_bytes(),
+        ),
     ])
 }
 
@@ -110,10 +123,15 @@ impl Image {
                 let e = io::Error::last_os_error();
                 let hint = match e.raw_os_error() {
                     Some(libc::EPERM) => ": run as root, or allow user namespaces",
-                    Some(libc::ENOSPC | libc::EUSERS) => ": /proc/sys/user/max_*_namespaces is reached",
+                    Some(libc::ENOSPC | libc::EUSERS) => {
+                        ": /proc/sys/user/max_*_namespaces is reached"
+                    }
                     _ => "",
                 };
-                Err(io::Error::new(e.kind(), format!("make namespaces for the lab: {e}{hint}")))
+                Err(io::Error::new(
+                    e.kind(),
+                    format!("make namespaces for the lab: {e}{hint}"),
+                ))
             }
             0 => {
                 // SAFETY: in the child, see above.

@@ -42,10 +42,20 @@ fn a_good_file() {
     assert_eq!(s.spec.topology, Topology::Routed);
     assert_eq!(s.spec.encapsulation, Encapsulation::VxlanCrossSubnet);
     assert!(s.spec.default_pools);
-    let kinds: Vec<_> = s.objects.iter().map(|o| (o.kind().name(), o.meta().name.as_str())).collect();
+    let kinds: Vec<_> = s
+        .objects
+        .iter()
+        .map(|o| (o.kind().name(), o.meta().name.as_str()))
+        .collect();
     assert_eq!(
         kinds,
-        [("Namespace", "shop"), ("Namespace", "default"), ("Pod", "front"), ("Pod", "db"), ("Pod", "other")]
+        [
+            ("Namespace", "shop"),
+            ("Namespace", "default"),
+            ("Pod", "front"),
+            ("Pod", "db"),
+            ("Pod", "other")
+        ]
     );
     let closed = &s.steps[0];
     // Each for two families; * is front and other; an address has its own family.
@@ -69,14 +79,19 @@ objects:
 ";
     let s = parse(text, "x").unwrap();
     assert!(!s.spec.default_pools);
-    let modes: Vec<_> =
-        s.objects.iter().map(|o| serde_json::to_value(o).unwrap()["spec"]["vxlanMode"].clone()).collect();
+    let modes: Vec<_> = s
+        .objects
+        .iter()
+        .map(|o| serde_json::to_value(o).unwrap()["spec"]["vxlanMode"].clone())
+        .collect();
     assert_eq!(modes, [json!("Always"), json!("Never")]);
 }
 
 #[test]
 fn bad_files_are_refused_with_their_line() {
-    let with = |step: &str| format!("nodes: 1\npods:\n  - {{name: a}}\n  - {{name: b}}\nsteps:\n  - {step}\n");
+    let with = |step: &str| {
+        format!("nodes: 1\npods:\n  - {{name: a}}\n  - {{name: b}}\nsteps:\n  - {step}\n")
+    };
     let expect = |e: &str| with(&format!("expect:\n      - {{{e}}}"));
     for (text, line, words) in [
         ("nodes: [".to_owned(), 1, ""),
@@ -84,20 +99,71 @@ fn bad_files_are_refused_with_their_line() {
         ("bogus: 1\n".to_owned(), 1, "bogus"),
         ("nodes: 0\n".to_owned(), 0, "0 nodes"),
         ("families: [ipv5]\n".to_owned(), 0, "ipv5"),
-        (expect("from: default/a, to: default/zz, port: 80, verdict: deny"), 7, "no pod default/zz"),
-        (expect("from: node/node-2, to: default/b, port: 80, verdict: deny"), 7, "no node \"node-2\""),
-        (expect("from: host/x, to: default/b, port: 80, verdict: deny"), 7, "no host \"x\""),
-        (expect("from: default/a, to: default/b, port: 80, verdict: maybe"), 7, "maybe"),
-        (expect("from: default/a, to: default/b, verdict: deny"), 7, "port is missing"),
-        (expect("from: default/a, to: default/b, protocol: ICMP, port: 1, verdict: deny"), 7, "ICMP has no ports"),
-        (expect("from: default/a, to: default/b, protocol: GRE, verdict: deny"), 7, "GRE"),
-        (expect("from: ip/10.0.0.1, to: default/b, port: 80, verdict: deny"), 7, "cannot send"),
-        (with("apply:\n      - {apiVersion: v9, kind: Gizmo, metadata: {name: x}}"), 7, "Gizmo"),
-        (with("apply:\n      - {apiVersion: v1, kind: Namespace, metadata: {name: x, nome: y}}"), 7, "nome"),
+        (
+            expect("from: default/a, to: default/zz, port: 80, verdict: deny"),
+            7,
+            "no pod default/zz",
+        ),
+        (
+            expect("from: node/node-2, to: default/b, port: 80, verdict: deny"),
+            7,
+            "no node \"node-2\"",
+        ),
+        (
+            expect("from: host/x, to: default/b, port: 80, verdict: deny"),
+            7,
+            "no host \"x\"",
+        ),
+        (
+            expect("from: default/a, to: default/b, port: 80, verdict: maybe"),
+            7,
+            "maybe",
+        ),
+        (
+            expect("from: default/a, to: default/b, verdict: deny"),
+            7,
+            "port is missing",
+        ),
+        (
+            expect("from: default/a, to: default/b, protocol: ICMP, port: 1, verdict: deny"),
+            7,
+            "ICMP has no ports",
+        ),
+        (
+            expect("from: default/a, to: default/b, protocol: GRE, verdict: deny"),
+            7,
+            "GRE",
+        ),
+        (
+            expect("from: ip/10.0.0.1, to: default/b, port: 80, verdict: deny"),
+            7,
+            "cannot send",
+        ),
+        (
+            with("apply:\n      - {apiVersion: v9, kind: Gizmo, metadata: {name: x}}"),
+            7,
+            "Gizmo",
+        ),
+        (
+            with("apply:\n      - {apiVersion: v1, kind: Namespace, metadata: {name: x, nome: y}}"),
+            7,
+            "nome",
+        ),
     ] {
         let e = parse(&text, "x.yaml").map(|s| s.name).expect_err(&text);
         assert_eq!(e.line, line, "{e}\n{text}");
         assert!(e.message.contains(words), "{e}\n{text}");
         assert!(e.to_string().starts_with("x.yaml"), "{e}");
     }
+}
+
+#[test]
+fn the_files_that_come_along_are_good() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut checks = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let s = read(&entry.unwrap().path()).unwrap();
+        checks += s.steps.iter().map(|s| s.checks.len()).sum::<usize>();
+    }
+    assert!(checks > 250, "{checks}");
 }

@@ -5,6 +5,8 @@
 //! tests. The stand-ins know one fixed address plan and no policy: what is tested here is the
 //! lab. Every lab is made in a directory of its own and is gone at the end.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+
 mod standin;
 
 use clap::Parser;
@@ -37,31 +39,53 @@ fn main() -> ExitCode {
 type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
-    ("pods_on_three_nodes_reach_each_other", pods_on_three_nodes_reach_each_other),
+    (
+        "pods_on_three_nodes_reach_each_other",
+        pods_on_three_nodes_reach_each_other,
+    ),
     ("what_is_closed_is_told_apart", what_is_closed_is_told_apart),
     ("a_refused_pod_says_why", a_refused_pod_says_why),
     ("pods_come_and_go", pods_come_and_go),
-    ("a_killed_agent_comes_back_and_pods_do_not_notice", a_killed_agent_comes_back),
+    (
+        "a_killed_agent_comes_back_and_pods_do_not_notice",
+        a_killed_agent_comes_back,
+    ),
     ("a_killed_lab_leaves_nothing", a_killed_lab_leaves_nothing),
-    ("a_killed_caller_takes_its_lab_along", a_killed_caller_takes_its_lab_along),
+    (
+        "a_killed_caller_takes_its_lab_along",
+        a_killed_caller_takes_its_lab_along,
+    ),
     ("only_one_lab_of_a_name", only_one_lab_of_a_name),
-    ("routed_fabric_and_outside_hosts", routed_fabric_and_outside_hosts),
-    ("an_agent_that_fails_is_quoted", an_agent_that_fails_is_quoted),
+    (
+        "routed_fabric_and_outside_hosts",
+        routed_fabric_and_outside_hosts,
+    ),
+    (
+        "an_agent_that_fails_is_quoted",
+        an_agent_that_fails_is_quoted,
+    ),
     ("scenarios_pass_and_fail", scenarios_pass_and_fail),
     ("an_ordinary_user_can_do_it", an_ordinary_user_can_do_it),
 ];
 
 /// Runs the tests one after the other: they share two cores, and some measure.
 fn tests(filter: Option<&str>) -> ExitCode {
-    let mut failed = 0;
-    for (name, test) in TESTS.iter().filter(|t| filter.is_none_or(|f| t.0.contains(f))) {
+    let (mut run, mut failed) = (0, 0);
+    for (name, test) in TESTS
+        .iter()
+        .filter(|t| filter.is_none_or(|f| t.0.contains(f)))
+    {
         let began = Instant::now();
         let result = std::panic::catch_unwind(test);
         let word = if result.is_ok() { "ok" } else { "FAILED" };
-        eprintln!("test {name} ... {word} ({:.2} s)", began.elapsed().as_secs_f64());
+        eprintln!(
+            "test {name} ... {word} ({:.2} s)",
+            began.elapsed().as_secs_f64()
+        );
+        run += 1;
         failed += usize::from(result.is_err());
     }
-    eprintln!("{} run, {failed} failed", TESTS.len());
+    eprintln!("{run} run, {failed} failed");
     ExitCode::from(u8::from(failed > 0))
 }
 
@@ -75,14 +99,25 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         // Short: sockets live in it.
-        let dir = tempfile::Builder::new().prefix("ml").tempdir_in("/tmp").unwrap().keep();
-        Self { dir, exe: std::env::current_exe().unwrap(), uid: None }
+        let dir = tempfile::Builder::new()
+            .prefix("ml")
+            .tempdir_in("/tmp")
+            .unwrap()
+            .keep();
+        Self {
+            dir,
+            exe: std::env::current_exe().unwrap(),
+            uid: None,
+        }
     }
 
     fn command(&self, args: &[&str]) -> Command {
         use std::os::unix::process::CommandExt;
         let mut c = Command::new(&self.exe);
-        c.arg("lab").args(args).env("MANX_LAB_DIR", self.dir.join("l")).stdin(Stdio::null());
+        c.arg("lab")
+            .args(args)
+            .env("MANX_LAB_DIR", self.dir.join("l"))
+            .stdin(Stdio::null());
         if let Some(uid) = self.uid {
             c.uid(uid).gid(uid).current_dir("/");
         }
@@ -97,7 +132,11 @@ impl Bench {
     fn ok(&self, args: &[&str]) -> String {
         let out = self.lab(args);
         let (stdout, stderr) = texts(&out);
-        assert!(out.status.success(), "{args:?}: {}\n{stdout}\n{stderr}", out.status);
+        assert!(
+            out.status.success(),
+            "{args:?}: {}\n{stdout}\n{stderr}",
+            out.status
+        );
         stdout
     }
 
@@ -105,7 +144,11 @@ impl Bench {
     fn fails(&self, code: i32, args: &[&str]) -> String {
         let out = self.lab(args);
         let (stdout, stderr) = texts(&out);
-        assert_eq!(out.status.code(), Some(code), "{args:?}:\n{stdout}\n{stderr}");
+        assert_eq!(
+            out.status.code(),
+            Some(code),
+            "{args:?}:\n{stdout}\n{stderr}"
+        );
         stdout + &stderr
     }
 
@@ -158,7 +201,9 @@ fn processes_of(bench: &Bench) -> Vec<(u32, String)> {
     let needle = bench.dir.display().to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
         let read = |f: &str| {
             let bytes = std::fs::read(entry.path().join(f)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).replace('\0', " ")
@@ -174,12 +219,17 @@ fn processes_of(bench: &Bench) -> Vec<(u32, String)> {
 fn holder_of(bench: &Bench) -> u32 {
     let all = processes_of(bench);
     let holder = all.iter().find(|p| p.1.contains("lab holder"));
-    holder.unwrap_or_else(|| panic!("no holder among {all:?}")).0
+    holder
+        .unwrap_or_else(|| panic!("no holder among {all:?}"))
+        .0
 }
 
 fn kill(pid: u32) {
     // SAFETY: a process that this test started.
-    assert_eq!(unsafe { libc::kill(pid.try_into().unwrap(), libc::SIGKILL) }, 0);
+    assert_eq!(
+        unsafe { libc::kill(pid.try_into().unwrap(), libc::SIGKILL) },
+        0
+    );
 }
 
 /// Waits for something that happens by itself.
@@ -196,14 +246,24 @@ fn pods_on_three_nodes_reach_each_other() {
     let began = Instant::now();
     b.ok(&["up", "--nodes", "3"]);
     let up = began.elapsed();
-    let six = [("a", "node-1"), ("b", "node-2"), ("c", "node-3"), ("d", ""), ("e", ""), ("f", "")];
+    let six = [
+        ("a", "node-1"),
+        ("b", "node-2"),
+        ("c", "node-3"),
+        ("d", ""),
+        ("e", ""),
+        ("f", ""),
+    ];
     let file = b.pods(&six);
     b.ok(&["apply", "-f", &file]);
     eprintln!("  up {up:.2?}, six pods after {:.2?}", began.elapsed());
     let status = b.status();
     let pods = status["pods"].as_array().unwrap();
     assert_eq!(pods.len(), 6);
-    assert!(pods.iter().all(|p| p["phase"] == "Running" && !p["node"].as_str().unwrap().is_empty()));
+    assert!(
+        pods.iter()
+            .all(|p| p["phase"] == "Running" && !p["node"].as_str().unwrap().is_empty())
+    );
     for port in ["80/TCP", "53/UDP", "5000/SCTP", "ICMP"] {
         let out = b.probe(&["*", "*", port]);
         assert_eq!(out.len(), 30);
@@ -211,28 +271,49 @@ fn pods_on_three_nodes_reach_each_other() {
             assert_eq!(r["verdict"], "open", "{r}");
             let from = r["from"].as_str().unwrap().split('/').nth(1).unwrap();
             let own = pods.iter().find(|p| p["name"] == from).unwrap()["ips"][0].clone();
-            assert_eq!(r["source"], own, "the receiver sees the sender's own address: {r}");
+            assert_eq!(
+                r["source"], own,
+                "the receiver sees the sender's own address: {r}"
+            );
         }
     }
     // Two routers on the way between nodes.
     assert_eq!(b.probe(&["default/a", "default/b", "ICMP"])[0]["ttl"], 62);
     let text = b.ok(&["probe", "default/a", "default/b", "ICMP", "--ttl"]);
-    assert!(text.contains("default/a -> default/b ICMP: open") && text.contains("ttl 62"), "{text}");
+    assert!(
+        text.contains("default/a -> default/b ICMP: open") && text.contains("ttl 62"),
+        "{text}"
+    );
     // A capture sees the pods' own addresses on the fabric.
     let mut capture = b.command(&["capture", "--count", "2", "--for", "5s"]);
-    let capture = capture.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let capture = capture
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     until("a captured packet", || {
         b.ok(&["probe", "default/a", "default/b", "ICMP"]);
         ended(capture.id())
     });
     let seen = texts(&capture.wait_with_output().unwrap()).0;
-    assert!(seen.contains("10.244.1.2 > 10.244.2.2 ttl 63: ICMP echo request"), "{seen}");
+    assert!(
+        seen.contains("10.244.1.2 > 10.244.2.2 ttl 63: ICMP echo request"),
+        "{seen}"
+    );
     // Any program of the machine, in the pod's network.
     let addr = b.ok(&["exec", "a", "--", "ip", "-br", "addr", "show", "eth0"]);
     assert!(addr.contains("10.244.1.2/32"), "{addr}");
-    assert_eq!(b.lab(&["exec", "node-1", "--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    assert_eq!(
+        b.lab(&["exec", "node-1", "--", "sh", "-c", "exit 7"])
+            .status
+            .code(),
+        Some(7)
+    );
     let routes = b.ok(&["routes", "node-1"]);
-    assert!(routes.contains("10.244.2.0/24 via 172.18.0.12 dev eth0"), "{routes}");
+    assert!(
+        routes.contains("10.244.2.0/24 via 172.18.0.12 dev eth0"),
+        "{routes}"
+    );
     b.ok(&["down"]);
     assert_eq!(processes_of(&b), []);
     assert!(!b.dir.join("l/lab").exists());
@@ -240,7 +321,9 @@ fn pods_on_three_nodes_reach_each_other() {
 
 fn ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('Z') || rest.is_empty())
+    stat.rsplit(')')
+        .next()
+        .is_none_or(|rest| rest.trim_start().starts_with('Z') || rest.is_empty())
 }
 
 fn what_is_closed_is_told_apart() {
@@ -271,11 +354,31 @@ fn what_is_closed_is_told_apart() {
     }
     let r = b.probe(&["default/a", "ip/10.244.2.200", "80", "--timeout", "600ms"]);
     assert_ne!(r[0]["verdict"], "open");
-    let text = b.fails(1, &["probe", "default/a", "default/b", "81", "--timeout", "300ms"]);
-    assert!(text.contains("dropped") && text.contains("policy would allow it"), "{text}");
+    let text = b.fails(
+        1,
+        &[
+            "probe",
+            "default/a",
+            "default/b",
+            "81",
+            "--timeout",
+            "300ms",
+        ],
+    );
+    assert!(
+        text.contains("dropped") && text.contains("policy would allow it"),
+        "{text}"
+    );
     let text = b.fails(1, &["probe", "default/a", "default/zz", "81"]);
     assert!(text.contains("default/zz is not running"), "{text}");
-    let text = b.ok(&["probe", "default/a", "default/b", "53/UDP", "--for", "300ms"]);
+    let text = b.ok(&[
+        "probe",
+        "default/a",
+        "default/b",
+        "53/UDP",
+        "--for",
+        "300ms",
+    ]);
     assert!(text.contains(" 0 lost"), "{text}");
 }
 
@@ -287,16 +390,28 @@ fn a_refused_pod_says_why() {
     assert!(text.contains("the stand-in refuses it"), "{text}");
     let status = b.status();
     let pod = |name: &str| {
-        status["pods"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap().clone()
+        status["pods"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|p| p["name"] == name)
+            .unwrap()
+            .clone()
     };
     assert_eq!(pod("good")["phase"], "Running");
     assert_eq!(pod("refused")["phase"], "Pending");
     let reason = pod("refused")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains("FailedCreatePodSandBox") && reason.contains("refuses"), "{reason}");
+    assert!(
+        reason.contains("FailedCreatePodSandBox") && reason.contains("refuses"),
+        "{reason}"
+    );
     // Input that cannot be used is 2, and hides nothing else.
     let bad = b.file("bad.yaml", "apiVersion: v1\nkind: Gizmo\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: fine}\n");
     let text = b.fails(2, &["apply", "-f", &bad]);
-    assert!(text.contains("Gizmo") && text.contains("Namespace(fine) applied"), "{text}");
+    assert!(
+        text.contains("Gizmo") && text.contains("Namespace(fine) applied"),
+        "{text}"
+    );
     let text = b.fails(2, &["apply", "-f", "/does/not/exist"]);
     assert!(text.contains("/does/not/exist"), "{text}");
 }
@@ -320,7 +435,11 @@ fn pods_come_and_go() {
 }
 
 fn agents(b: &Bench) -> Vec<u32> {
-    processes_of(b).into_iter().filter(|p| p.1.contains("node run")).map(|p| p.0).collect()
+    processes_of(b)
+        .into_iter()
+        .filter(|p| p.1.contains("node run"))
+        .map(|p| p.0)
+        .collect()
 }
 
 fn a_killed_agent_comes_back() {
@@ -330,18 +449,35 @@ fn a_killed_agent_comes_back() {
     b.ok(&["apply", "-f", &file]);
     let before = agents(&b);
     assert_eq!(before.len(), 2);
-    let mut stream = b.command(&["probe", "default/a", "default/b", "53/UDP", "--for", "1500ms"]);
+    let mut stream = b.command(&[
+        "probe",
+        "default/a",
+        "default/b",
+        "53/UDP",
+        "--for",
+        "1500ms",
+    ]);
     let stream = stream.stdout(Stdio::piped()).spawn().unwrap();
     for pid in &before {
         kill(*pid);
     }
     until("two new agents", || {
         agents(&b).iter().filter(|p| !before.contains(p)).count() == 2
-            && b.status()["nodes"].as_array().unwrap().iter().all(|n| n["ready"] == true)
+            && b.status()["nodes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|n| n["ready"] == true)
     });
     let text = texts(&stream.wait_with_output().unwrap()).0;
     assert!(text.contains(" 0 lost"), "{text}");
-    assert!(b.status()["nodes"].as_array().unwrap().iter().all(|n| n["restarts"] == 1));
+    assert!(
+        b.status()["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|n| n["restarts"] == 1)
+    );
 }
 
 fn mounts() -> String {
@@ -360,7 +496,10 @@ fn a_killed_lab_leaves_nothing() {
     assert_eq!(mounts(), before);
     let text = b.fails(1, &["status"]);
     assert!(text.contains("is not running"), "{text}");
-    assert!(!b.dir.join("l/lab").exists(), "what it left is removed by the next command");
+    assert!(
+        !b.dir.join("l/lab").exists(),
+        "what it left is removed by the next command"
+    );
     // The name is free again.
     b.ok(&["up", "--nodes", "1"]);
 }
@@ -394,8 +533,15 @@ fn only_one_lab_of_a_name() {
 fn routed_fabric_and_outside_hosts() {
     let b = Bench::new();
     b.ok(&[
-        "up", "--nodes", "2", "--topology", "routed", "--families", "ipv4,ipv6",
-        "--host", "out=203.0.113.7,fd00:99::7",
+        "up",
+        "--nodes",
+        "2",
+        "--topology",
+        "routed",
+        "--families",
+        "ipv4,ipv6",
+        "--host",
+        "out=203.0.113.7,fd00:99::7",
     ]);
     for (from, to, source) in [
         ("node/node-1", "node/node-2", "172.18.1.10"),
@@ -411,7 +557,12 @@ fn routed_fabric_and_outside_hosts() {
         }
     }
     let r = b.probe(&["node/node-1", "ip/fd00:99::7", "ICMP"]);
-    assert_eq!((&r[0]["verdict"], &r[0]["ttl"]), (&"open".into(), &63.into()), "{}", r[0]);
+    assert_eq!(
+        (&r[0]["verdict"], &r[0]["ttl"]),
+        (&"open".into(), &63.into()),
+        "{}",
+        r[0]
+    );
     // Nothing leads out.
     for end in ["node-1", "fabric", "out"] {
         let links = b.ok(&["exec", end, "--", "ip", "-br", "link"]);
@@ -423,10 +574,17 @@ fn routed_fabric_and_outside_hosts() {
 
 fn an_agent_that_fails_is_quoted() {
     let b = Bench::new();
-    let out = b.command(&["up", "--nodes", "1"]).env("MANX_AGENT_FAIL", "1").output().unwrap();
+    let out = b
+        .command(&["up", "--nodes", "1"])
+        .env("MANX_AGENT_FAIL", "1")
+        .output()
+        .unwrap();
     let text = texts(&out).1;
     assert_eq!(out.status.code(), Some(1), "{text}");
-    assert!(text.contains("exit status 3") && text.contains("cannot find the moon"), "{text}");
+    assert!(
+        text.contains("exit status 3") && text.contains("cannot find the moon"),
+        "{text}"
+    );
     assert_eq!(processes_of(&b), []);
     assert!(!b.dir.join("l/lab").exists());
 }
@@ -451,15 +609,30 @@ fn scenarios_pass_and_fail() {
     let text = b.fails(1, &["test", &good, &bad, "--deadline", "1s"]);
     assert!(text.contains("expected deny, got open"), "{text}");
     assert!(text.contains("5 passed, 1 failed"), "{text}");
-    let broken = b.file("broken.yaml", "nodes: 1\nsteps:\n  - {expect: [{from: x, to: y, verdict: deny}]}\n");
+    let broken = b.file(
+        "broken.yaml",
+        "nodes: 1\nsteps:\n  - {expect: [{from: x, to: y, verdict: deny}]}\n",
+    );
     let text = b.fails(2, &["test", &broken, &good]);
-    assert!(text.contains("broken.yaml:3") && text.contains("5 passed, 0 failed"), "{text}");
+    assert!(
+        text.contains("broken.yaml:3") && text.contains("5 passed, 0 failed"),
+        "{text}"
+    );
     let out = b.lab(&["test", "--json", &bad, "--deadline", "1s"]);
     let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((&report["passed"], &report["failed"]), (&0.into(), &1.into()));
+    assert_eq!(
+        (&report["passed"], &report["failed"]),
+        (&0.into(), &1.into())
+    );
     let check = &report["checks"][0];
-    assert_eq!((&check["expected"], &check["got"]), (&"deny".into(), &"open".into()));
-    assert_eq!((&check["port"], &check["protocol"]), (&80.into(), &"TCP".into()));
+    assert_eq!(
+        (&check["expected"], &check["got"]),
+        (&"deny".into(), &"open".into())
+    );
+    assert_eq!(
+        (&check["port"], &check["protocol"]),
+        (&80.into(), &"TCP".into())
+    );
     assert_eq!(processes_of(&b), []);
 }
 

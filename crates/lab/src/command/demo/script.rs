@@ -68,9 +68,15 @@ fn default_pool(d: &mut Demo) -> Result<(), Failure> {
         let (ip, node) = d.pod("default", &format!("client-{n}"))?;
         say!("  client-{n} on {node}: {ip}");
         blocks.extend(block(ip, 24));
-        d.claim(within(ip, "10.233.64.0/18"), &format!("{ip} is of the default pool"));
+        d.claim(
+            within(ip, "10.233.64.0/18"),
+            &format!("{ip} is of the default pool"),
+        );
     }
-    d.claim(blocks.len() == 3, "three nodes have three blocks of 256 addresses");
+    d.claim(
+        blocks.len() == 3,
+        "three nodes have three blocks of 256 addresses",
+    );
     let text = d.cli(&["ipam", "show", "--show-blocks"])?;
     let shown = blocks.iter().all(|b| text.contains(&b.to_string()));
     d.claim(shown, "ipam show has these blocks");
@@ -81,7 +87,10 @@ fn pool_by_pod(d: &mut Demo) -> Result<(), Failure> {
     d.title("2. A pool that pods ask for");
     d.apply(POOL_BY_POD)?;
     let (ip, _) = d.pod("default", "chosen")?;
-    d.claim(within(ip, "10.200.64.0/24"), &format!("chosen has {ip}, of my.ippool-1"));
+    d.claim(
+        within(ip, "10.200.64.0/24"),
+        &format!("chosen has {ip}, of my.ippool-1"),
+    );
     let mut blocks = BTreeSet::new();
     for n in 1..=3 {
         let (ip, node) = d.pod("default", &format!("web-{n}"))?;
@@ -90,7 +99,10 @@ fn pool_by_pod(d: &mut Demo) -> Result<(), Failure> {
         say!("  web-{n} on {node}: {ip} of {shown}");
         blocks.extend(block);
     }
-    d.claim(blocks.len() == 3, "three replicas on three nodes: three blocks of 64 addresses");
+    d.claim(
+        blocks.len() == 3,
+        "three replicas on three nodes: three blocks of 64 addresses",
+    );
     Ok(())
 }
 
@@ -109,7 +121,10 @@ fn fixed_address(d: &mut Demo) -> Result<(), Failure> {
     d.title("4. An address chosen by hand; two of them are refused");
     d.apply(FIXED)?;
     let (ip, _) = d.pod("default", "fixed")?;
-    d.claim(ip.to_string() == "10.233.65.177", &format!("fixed has {ip}"));
+    d.claim(
+        ip.to_string() == "10.233.65.177",
+        &format!("fixed has {ip}"),
+    );
     d.apply(TWO)?;
     let status = d.handle().status()?;
     let greedy = status.pods.iter().find(|p| p.name == "greedy");
@@ -124,7 +139,9 @@ fn across_pools(d: &mut Demo) -> Result<(), Failure> {
     let flows = d.flows(&["default", "america"], Port::new(Protocol::TCP, 80))?;
     d.matrix(flows, QUICK)?;
     let (from, to) = ("default/client-1", "america/la");
-    d.shell(&format!("manx lab capture --for 500ms & manx lab probe {from} {to} ICMP --ttl"));
+    d.shell(&format!(
+        "manx lab capture --for 500ms & manx lab probe {from} {to} ICMP --ttl"
+    ));
     let flow = Flow {
         from: from.parse().map_err(Failure::new)?,
         to: to.parse().map_err(Failure::new)?,
@@ -144,10 +161,18 @@ fn across_pools(d: &mut Demo) -> Result<(), Failure> {
     d.claim(open, &format!("{from} reaches {to}"));
     let ttl = outcome.and_then(|o| o.ttl);
     let shown = ttl.map_or("none".to_owned(), |t| t.to_string());
-    d.claim(ttl == Some(62), &format!("two routers on the way: ttl {shown}"));
+    d.claim(
+        ttl == Some(62),
+        &format!("two routers on the way: ttl {shown}"),
+    );
     let ((a, _), (b, _)) = (d.pod("default", "client-1")?, d.pod("america", "la")?);
-    let plain = lines.iter().any(|l| l.starts_with(&format!("{a} > {b} ttl")));
-    d.claim(plain, "on the fabric the packets have the pods' own addresses");
+    let plain = lines
+        .iter()
+        .any(|l| l.starts_with(&format!("{a} > {b} ttl")));
+    d.claim(
+        plain,
+        "on the fabric the packets have the pods' own addresses",
+    );
     Ok(())
 }
 
@@ -193,18 +218,25 @@ fn policies(d: &mut Demo) -> Result<(), Failure> {
     d.expect("only the system's namespaces may enter", &ONLY_SYSTEM)?;
     d.matrix(d.flows(&names, port)?, QUICK)?;
     d.apply(NETWORK_POLICIES)?;
-    d.expect("open by pod, namespace, both, address, named port and range", &OPENED)?;
+    d.expect(
+        "open by pod, namespace, both, address, named port and range",
+        &OPENED,
+    )?;
     d.matrix(d.flows(&names, port)?, QUICK)?;
     d.delete(NETWORK_POLICIES)?;
     d.expect("without them it is as before", &ONLY_SYSTEM)?;
     d.delete(GLOBAL_POLICY)?;
-    d.expect("and without the other everything is open again", &OPEN_TO_ALL)
+    d.expect(
+        "and without the other everything is open again",
+        &OPEN_TO_ALL,
+    )
 }
 
 fn encapsulation(d: &mut Demo) -> Result<(), Failure> {
     d.title("7. Encapsulation changes while pods talk");
     let before = d.routes("node-1")?;
-    let tunnelled = |routes: &[String]| routes.iter().any(|r| r.contains("dev vxlan.calico onlink"));
+    let tunnelled =
+        |routes: &[String]| routes.iter().any(|r| r.contains("dev vxlan.calico onlink"));
     d.claim(!tunnelled(&before), "no route leads into a tunnel");
     let dead_end = before.iter().any(|r| r.starts_with("blackhole 10.233."));
     d.claim(dead_end, "what no pod has, ends at its block");
@@ -218,15 +250,24 @@ fn encapsulation(d: &mut Demo) -> Result<(), Failure> {
     }
     d.claim(line.is_some(), "the pods' packets travel in VXLAN");
     let during = d.routes("node-1")?;
-    d.claim(tunnelled(&during), "routes to other nodes' blocks lead into vxlan.calico");
-    d.expect("pods still reach each other", &[("default/client-1", "america/la", "80", true)])?;
+    d.claim(
+        tunnelled(&during),
+        "routes to other nodes' blocks lead into vxlan.calico",
+    );
+    d.expect(
+        "pods still reach each other",
+        &[("default/client-1", "america/la", "80", true)],
+    )?;
     d.apply(CROSS_SUBNET)?;
     let plain = |l: &str| !l.contains("VXLAN") && l.contains("> 7000");
     let line = d.seen_on_fabric(plain)?;
     if let Some(line) = &line {
         say!("  fabric: {line}");
     }
-    d.claim(line.is_some(), "on one subnet they travel as they are again");
+    d.claim(
+        line.is_some(),
+        "on one subnet they travel as they are again",
+    );
     let after = d.routes("node-1")?;
     d.claim(!tunnelled(&after), "no route leads into the tunnel");
     let end = End::pod("default", "client-2");
@@ -234,6 +275,9 @@ fn encapsulation(d: &mut Demo) -> Result<(), Failure> {
     let lost = report.sent - report.received;
     // A switch of both ends cannot be one instant: the nodes change one after the other.
     let little = lost * 10 <= report.sent;
-    d.claim(little, &format!("of {} datagrams to {end} {lost} were lost", report.sent));
+    d.claim(
+        little,
+        &format!("of {} datagrams to {end} {lost} were lost", report.sent),
+    );
     Ok(())
 }
