@@ -370,6 +370,8 @@ pub(crate) struct Cluster {
     pub file: PathBuf,
     bin: PathBuf,
     serial: u64,
+    /// With it the nodes' own interfaces would go.
+    _segment: Segment,
 }
 
 impl Cluster {
@@ -399,6 +401,7 @@ impl Cluster {
             file,
             bin,
             serial: 0,
+            _segment: segment,
         })
     }
 

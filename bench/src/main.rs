@@ -248,12 +248,25 @@ fn machine(setting: &Setting, took: Duration) -> Vec<String> {
             size as f64 / 1e6
         ),
         format!(
-            "peers: {}; {}; {}",
-            first_line(Path::new("/usr/lib/cni/bridge"), &["--version"]),
-            first_line(Path::new("/usr/lib/cni/host-local"), &["--version"]),
+            "peers: bridge and host-local {}; {}",
+            plugins(),
             first_line(Path::new("iperf3"), &["--version"])
         ),
     ]
+}
+
+/// Version of the reference plugins: Debian's do not know their own.
+fn plugins() -> String {
+    let ask = [
+        "--show",
+        "--showformat",
+        "${Version}",
+        "containernetworking-plugins",
+    ];
+    match Command::new("dpkg-query").args(ask).output() {
+        Ok(out) if out.status.success() => String::from_utf8_lossy(&out.stdout).into_owned(),
+        _ => first_line(Path::new("/usr/lib/cni/bridge"), &["--version"]),
+    }
 }
 
 /// What a program says of its version.
