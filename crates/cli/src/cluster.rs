@@ -135,10 +135,12 @@ impl Cluster {
     }
 
     pub(crate) fn create(&self, resource: Resource) -> Result<Resource, ObjectError> {
+        check_configuration(&resource)?;
         self.wait_for(self.client.create(resource))
     }
 
     pub(crate) fn update(&self, resource: Resource) -> Result<Resource, ObjectError> {
+        check_configuration(&resource)?;
         self.wait_for(self.client.update(resource))
     }
 
@@ -162,6 +164,7 @@ impl Cluster {
                 return Ok(old);
             }
         }
+        check_configuration(&resource)?;
         self.wait_for(self.client.apply(resource))
     }
 
@@ -340,4 +343,38 @@ impl Cluster {
 /// The address of a host prefix, or of a bare address.
 pub(crate) fn host(text: &str) -> Option<IpAddr> {
     text.split('/').next()?.parse().ok()
+}
+
+/// What the allocator refuses of its configuration, beyond what each field may be.
+fn check_configuration(r: &Resource) -> Result<(), ObjectError> {
+    let Resource::IpamConfiguration(c) = r else {
+        return Ok(());
+    };
+    let count = |n: i64| u32::try_from(n).unwrap_or(0);
+    let config = ipam::Config {
+        strict_affinity: c.spec.strict_affinity,
+        auto_allocate_blocks: c.spec.auto_allocate_blocks.unwrap_or(true),
+        max_blocks_per_host: count(c.spec.max_blocks_per_host),
+        ip_cooldown_seconds: count(c.spec.ip_cooldown_seconds.unwrap_or(0)),
+        ..ipam::Config::default()
+    };
+    config.validate().map_err(|reason| {
+        let (field, value) = if config.max_blocks_per_host > 0 && !config.strict_affinity {
+            (
+                "spec.maxBlocksPerHost",
+                config.max_blocks_per_host.to_string(),
+            )
+        } else {
+            ("spec.strictAffinity", config.strict_affinity.to_string())
+        };
+        let reason = reason.to_owned();
+        api::Invalid {
+            violations: vec![api::Violation {
+                field: field.to_owned(),
+                value,
+                reason,
+            }],
+        }
+        .into()
+    })
 }

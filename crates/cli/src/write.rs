@@ -132,14 +132,27 @@ pub(crate) fn validate(args: &FileArgs, console: &mut Console<'_>) -> Result<(),
 
 /// What a refusal is printed as: some errors name their object, the others get it in front.
 fn named<T>(object: &str, done: Result<T, ObjectError>) -> Result<(), String> {
-    done.map(drop).map_err(|e| {
-        let text = e.to_string();
-        if text.contains(object) {
-            text
-        } else {
-            format!("{object}: {text}")
-        }
+    use ObjectError as E;
+    done.map(drop).map_err(|e| match &e {
+        E::NoNamespace(_) => format!("{object}: {e}; create it first (kind: Namespace)"),
+        E::Conflict { .. } => format!(
+            "{e}; it was changed since it was read: get it again, or leave out resourceVersion"
+        ),
+        E::NotFound { .. } | E::AlreadyExists { .. } | E::Unsupported { .. } => e.to_string(),
+        e => format!("{object}: {e}"),
     })
+}
+
+/// Refuses what Calico's agents take for the image of a Kubernetes policy.
+fn writable(verb: Verb, r: &Resource) -> Result<(), String> {
+    if r.kind() == ResourceKind::NetworkPolicy && r.meta().name.starts_with("knp.default.") {
+        return Err(format!(
+            "operation {} is not supported on {r}: it follows from a Kubernetes NetworkPolicy; change that one \
+             (kind networkpolicy.networking.k8s.io)",
+            verb.now
+        ));
+    }
+    Ok(())
 }
 
 /// Puts a resource that does not say its namespace into the one that is meant.
@@ -222,7 +235,7 @@ impl Batch {
         let one_kind = of_one_kind(&self.resources).filter(|_| self.unreadable.is_empty());
         let mut errors = self.unreadable;
         for r in self.resources {
-            if let Err(e) = each(r) {
+            if let Err(e) = writable(verb, &r).and_then(|()| each(r)) {
                 errors.push(e);
             }
         }

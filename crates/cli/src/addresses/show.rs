@@ -24,8 +24,9 @@ struct Usage {
     reserved: u128,
     cooling_down: u128,
     free: u128,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    blocks: Vec<Usage>,
+    /// With `--show-blocks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<Vec<Usage>>,
 }
 
 #[derive(Serialize)]
@@ -44,11 +45,7 @@ impl Usage {
             reserved: p.reserved,
             cooling_down: p.cooling,
             free: p.free,
-            blocks: if blocks {
-                p.blocks.iter().map(Self::block).collect()
-            } else {
-                Vec::new()
-            },
+            blocks: blocks.then(|| p.blocks.iter().map(Self::block).collect()),
         }
     }
 
@@ -62,7 +59,7 @@ impl Usage {
             reserved: b.reserved,
             cooling_down: b.cooling,
             free: b.free,
-            blocks: Vec::new(),
+            blocks: None,
         }
     }
 
@@ -121,7 +118,7 @@ fn usage(
     let mut rows = Vec::new();
     for p in &pools {
         rows.push(p.row("IP Pool"));
-        rows.extend(p.blocks.iter().map(|b| b.row("Block")));
+        rows.extend(p.blocks.iter().flatten().map(|b| b.row("Block")));
     }
     let headings = [
         "GROUPING",
