@@ -18,8 +18,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ipam", &["net"]),
     ("calc", &["net", "model", "desired"]),
     // Values of the rooms only; `sources` holds it off their sockets.
-    ("render", &["net", "model", "desired", "link", "route", "nftables"]),
-    ("dataplane", &["net", "model", "desired", "render", "link", "route", "nftables", "netlink"]),
+    (
+        "render",
+        &["net", "model", "desired", "link", "route", "nftables"],
+    ),
+    (
+        "dataplane",
+        &[
+            "net", "model", "desired", "render", "link", "route", "nftables", "netlink",
+        ],
+    ),
     ("datastore", &["net", "model", "api", "ipam"]),
     ("daemon", &["net"]),
     ("cni", &["net"]),
@@ -27,17 +35,54 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "agent",
         &[
-            "net", "model", "desired", "api", "calc", "ipam", "render", "dataplane", "datastore", "daemon", "cni", "link",
-            "route", "nftables", "netlink",
+            "net",
+            "model",
+            "desired",
+            "api",
+            "calc",
+            "ipam",
+            "render",
+            "dataplane",
+            "datastore",
+            "daemon",
+            "cni",
+            "link",
+            "route",
+            "nftables",
+            "netlink",
         ],
     ),
-    ("cli", &["net", "model", "api", "ipam", "datastore", "daemon"]),
+    (
+        "cli",
+        &["net", "model", "api", "ipam", "datastore", "daemon"],
+    ),
     // The lab is a runtime: it calls the plugins as one does, and keeps results in their shape.
-    ("lab", &["net", "model", "api", "ipam", "datastore", "daemon", "cni", "link", "route", "netlink", "cli"]),
+    (
+        "lab",
+        &[
+            "net",
+            "model",
+            "api",
+            "ipam",
+            "datastore",
+            "daemon",
+            "cni",
+            "link",
+            "route",
+            "netlink",
+            "cli",
+        ],
+    ),
     ("manx", &["agent", "cni", "cli", "lab", "daemon", "net"]),
-    ("testkit", &["net", "netlink", "link", "model", "desired", "api"]),
+    (
+        "testkit",
+        &["net", "netlink", "link", "model", "desired", "api"],
+    ),
     // Measures the finished binary; the rooms are for its own namespaces and for the plain peer.
-    ("bench", &["net", "api", "datastore", "netlink", "link", "route"]),
+    (
+        "bench",
+        &["net", "api", "datastore", "netlink", "link", "route"],
+    ),
     ("xtask", &[]),
 ];
 
@@ -55,18 +100,29 @@ pub(crate) fn faults() -> Result<Vec<String>, String> {
         .output()
         .map_err(|e| format!("run cargo metadata: {e}"))?;
     if !out.status.success() {
-        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&out.stderr)));
+        return Err(format!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&out.stderr)
+        ));
     }
-    let meta: Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+    let meta: Value =
+        serde_json::from_slice(&out.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let mut faults = Vec::new();
     for package in meta["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(may) = allowed.get(name) else {
-            faults.push(format!("crate {name} is not in the table of xtask/src/edges.rs and ARCHITECTURE.md"));
+            faults.push(format!(
+                "crate {name} is not in the table of xtask/src/edges.rs and ARCHITECTURE.md"
+            ));
             continue;
         };
-        for dep in package["dependencies"].as_array().into_iter().flatten().filter(|d| d["kind"].is_null()) {
+        for dep in package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|d| d["kind"].is_null())
+        {
             let dep = dep["name"].as_str().unwrap_or_default();
             if allowed.contains_key(dep) && !may.contains(&dep) {
                 faults.push(format!("{name} must not use {dep}"));
@@ -74,8 +130,13 @@ pub(crate) fn faults() -> Result<Vec<String>, String> {
             if PURE.contains(&name) && IMPURE.contains(&dep) {
                 faults.push(format!("{name} is pure and must not use {dep}"));
             }
-            if let Some((_, owner)) = BEHIND_ONE.iter().find(|(d, owner)| *d == dep && *owner != name) {
-                faults.push(format!("{name} must not use {dep}: it stays behind {owner}"));
+            if let Some((_, owner)) = BEHIND_ONE
+                .iter()
+                .find(|(d, owner)| *d == dep && *owner != name)
+            {
+                faults.push(format!(
+                    "{name} must not use {dep}: it stays behind {owner}"
+                ));
             }
         }
     }

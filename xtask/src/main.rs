@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     match command.as_str() {
         "tidy" => tidy(),
         _ => {
-            eprintln!("usage: cargo xtask tidy    check crate edges, file headers and forbidden names");
+            eprintln!(
+                "usage: cargo xtask tidy    check crate edges, file headers and forbidden names"
+            );
             ExitCode::from(2)
         }
     }
