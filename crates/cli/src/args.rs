@@ -250,7 +250,7 @@ pub struct PatchArgs {
     pub kind: String,
     /// Name
     pub name: String,
-    /// The patch, as JSON or YAML
+    /// The patch, as JSON
     #[arg(short = 'p', long, value_name = "PATCH", required = true)]
     pub patch: String,
     /// How it is meant

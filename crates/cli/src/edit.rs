@@ -60,7 +60,6 @@ fn read_back(value: &Value) -> Result<Resource, String> {
     }
 }
 
-/// JSON, or YAML in flow or block style: what a resource can be written in.
 fn parse_patch(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|e| format!("the patch is not JSON: {e}"))
 }

@@ -359,89 +359,102 @@ pub(crate) fn run(
     }
 }
 
+/// One thing that is looked for.
+struct Section {
+    /// Empty where the one before it goes on.
+    heading: &'static str,
+    found: String,
+    details: Vec<String>,
+}
+
 /// In the order and words of calicoctl's.
 fn text(f: &Findings, args: &CheckArgs) -> String {
     let mut out = String::from("Checking IPAM for inconsistencies...\n\n");
     inventory(f, args, &mut out);
-    let show = args.show_problem_ips || args.show_all_ips;
-    let mut section = |heading: &str, found: String, details: Vec<String>| {
-        if !heading.is_empty() {
-            let _ = writeln!(out, "{heading}");
+    for s in address_sections(f).into_iter().chain(handle_sections(f)) {
+        if !s.heading.is_empty() {
+            let _ = writeln!(out, "{}", s.heading);
         }
-        if show {
-            details.iter().for_each(|d| {
-                let _ = writeln!(out, "  {d}");
-            });
+        if args.show_problem_ips || args.show_all_ips {
+            for detail in s.details {
+                let _ = writeln!(out, "  {detail}");
+            }
         }
-        let _ = writeln!(out, "{found}");
-    };
-    let with_users =
-        |set: &BTreeSet<IpAddr>| set.iter().map(|a| format!("{a}{}", f.by(a))).collect();
-    section(
-        "Scanning for IPs that are allocated but not actually in use...",
-        format!(
-            "Found {} IPs that are allocated in IPAM but not actually in use.",
-            f.leaked.len()
-        ),
-        f.leaked.iter().map(leak).collect(),
-    );
-    section(
-        "Scanning for IPs that are in use by a workload or node but not allocated in IPAM...",
-        format!(
-            "Found {} in-use IPs that are not in active IP pools.",
-            f.foreign.len()
-        ),
-        with_users(&f.foreign),
-    );
-    section(
-        "",
-        format!(
-            "Found {} in-use IPs that are in active IP pools but have no corresponding IPAM allocation.",
-            f.unassigned.len()
-        ),
-        with_users(&f.unassigned),
-    );
-    section(
-        "Scanning for IPs that are in use more than once...",
-        format!(
-            "Found {} IPs that are in use by more than one workload or node.\n",
-            f.shared.len()
-        ),
-        with_users(&f.shared),
-    );
-    section(
-        "Scanning for IPAM handles with no matching IPs...",
-        format!(
-            "Found {} handles with no matching IPs (and {} handles with matches).",
-            f.leaked_handles.len(),
-            f.snapshot
-                .handles
-                .len()
-                .saturating_sub(f.leaked_handles.len())
-        ),
-        f.leaked_handles.keys().cloned().collect(),
-    );
-    section(
-        "Scanning for IPs with missing handle...",
-        format!(
-            "Found {} handles mentioned in blocks with no matching handle resource.",
-            f.missing_handles.len()
-        ),
-        f.missing_handles.iter().cloned().collect(),
-    );
-    let other: Vec<String> = f
-        .contradictions
-        .iter()
-        .cloned()
-        .chain(f.unfinished.iter().map(|u| format!("{u} (harmless)")))
-        .collect();
-    section(
-        "Scanning for blocks, affinities and handles that contradict each other...",
-        format!("Found {} contradictions.", f.contradictions.len()),
-        other,
-    );
+        let _ = writeln!(out, "{}", s.found);
+    }
     let _ = writeln!(out, "Check complete; found {} problems.", f.problems());
     out
+}
+
+fn address_sections(f: &Findings) -> [Section; 4] {
+    let with_users =
+        |set: &BTreeSet<IpAddr>| set.iter().map(|a| format!("{a}{}", f.by(a))).collect();
+    [
+        Section {
+            heading: "Scanning for IPs that are allocated but not actually in use...",
+            found: format!(
+                "Found {} IPs that are allocated in IPAM but not actually in use.",
+                f.leaked.len()
+            ),
+            details: f.leaked.iter().map(leak).collect(),
+        },
+        Section {
+            heading: "Scanning for IPs that are in use by a workload or node but not allocated in IPAM...",
+            found: format!(
+                "Found {} in-use IPs that are not in active IP pools.",
+                f.foreign.len()
+            ),
+            details: with_users(&f.foreign),
+        },
+        Section {
+            heading: "",
+            found: format!(
+                "Found {} in-use IPs that are in active IP pools but have no corresponding IPAM allocation.",
+                f.unassigned.len()
+            ),
+            details: with_users(&f.unassigned),
+        },
+        Section {
+            heading: "Scanning for IPs that are in use more than once...",
+            found: format!(
+                "Found {} IPs that are in use by more than one workload or node.\n",
+                f.shared.len()
+            ),
+            details: with_users(&f.shared),
+        },
+    ]
+}
+
+fn handle_sections(f: &Findings) -> [Section; 3] {
+    let harmless = f.unfinished.iter().map(|u| format!("{u} (harmless)"));
+    let matched = f
+        .snapshot
+        .handles
+        .len()
+        .saturating_sub(f.leaked_handles.len());
+    [
+        Section {
+            heading: "Scanning for IPAM handles with no matching IPs...",
+            found: format!(
+                "Found {} handles with no matching IPs (and {matched} handles with matches).",
+                f.leaked_handles.len()
+            ),
+            details: f.leaked_handles.keys().cloned().collect(),
+        },
+        Section {
+            heading: "Scanning for IPs with missing handle...",
+            found: format!(
+                "Found {} handles mentioned in blocks with no matching handle resource.",
+                f.missing_handles.len()
+            ),
+            details: f.missing_handles.iter().cloned().collect(),
+        },
+        Section {
+            heading: "Scanning for blocks, affinities and handles that contradict each other...",
+            found: format!("Found {} contradictions.", f.contradictions.len()),
+            details: f.contradictions.iter().cloned().chain(harmless).collect(),
+        },
+    ]
 }
 
 fn inventory(f: &Findings, args: &CheckArgs, out: &mut String) {

@@ -46,7 +46,7 @@ fn from_reports(
     let reports = args
         .from_report
         .iter()
-        .map(|p| read(p))
+        .map(read)
         .collect::<Result<Vec<_>, _>>()?;
     let information = cluster.information()?.unwrap_or_default();
     for (path, r) in &reports {

@@ -213,7 +213,7 @@ fn configuration(cluster: &Cluster, as_json: bool) -> Result<String, CliError> {
         (
             "KubeVirtVMAddressPersistence",
             c.kubevirt_vm_address_persistence
-                .unwrap_or_else(|| "Disabled".to_owned()),
+                .unwrap_or_else(|| "Enabled".to_owned()),
         ),
         ("IPCooldownSeconds", c.ip_cooldown_seconds.to_string()),
     ];
