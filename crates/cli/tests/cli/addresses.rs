@@ -148,7 +148,7 @@ fn borrowing_and_configuration() {
         "Successfully set StrictAffinity to: true\n"
     );
     let text = b.ok(&["ipam", "show", "--show-configuration"]);
-    assert!(text.contains("| StrictAffinity               | true     |\n| AutoAllocateBlocks           | true     |\n"), "{text}");
+    assert!(text.contains("| StrictAffinity               | true    |\n| AutoAllocateBlocks           | true    |\n"), "{text}");
     assert!(
         b.ok(&["get", "ipamconfig"])
             .contains("default   true             true")
@@ -158,7 +158,7 @@ fn borrowing_and_configuration() {
     b.apply(config);
     assert!(
         b.ok(&["ipam", "show", "--show-configuration"])
-            .contains("| StrictAffinity               | false    |")
+            .contains("| StrictAffinity               | false   |")
     );
 }
 
