@@ -25,10 +25,14 @@ pub(super) fn ipam(c: &mut Check, s: &IpamConfigurationSpec) {
     if let Some(n) = s.ip_cooldown_seconds {
         c.range("spec.ipCooldownSeconds", n, 0, 1200);
     }
-    if s.strict_affinity && s.auto_allocate_blocks == Some(false) {
-        // Both together leave a node without blocks with no way to any address.
-        let reason = "cannot be true when AutoAllocateBlocks is false";
-        c.fail("spec.strictAffinity", true, reason);
+    if !s.strict_affinity && s.auto_allocate_blocks == Some(false) {
+        // Without blocks of its own a node would live by borrowing alone.
+        let reason = "cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time";
+        c.fail("spec.autoAllocateBlocks", false, reason);
+    }
+    if s.max_blocks_per_host > 0 && !s.strict_affinity {
+        let reason = "'MaxBlocksPerHost' needs 'StrictAffinity' to be true";
+        c.fail("spec.maxBlocksPerHost", s.max_blocks_per_host, reason);
     }
 }
 

@@ -486,10 +486,11 @@ fn other_kinds() {
     );
     check(
         K::IpamConfiguration,
-        "metadata: {name: default}\nspec: {ipCooldownSeconds: 1201, strictAffinity: true, autoAllocateBlocks: false}",
+        "metadata: {name: default}\nspec: {ipCooldownSeconds: 1201, maxBlocksPerHost: 4, autoAllocateBlocks: false}",
         &[
             "spec.ipCooldownSeconds (must be between 0 and 1200)",
-            "spec.strictAffinity (cannot be true when AutoAllocateBlocks is false)",
+            "spec.autoAllocateBlocks (cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time)",
+            "spec.maxBlocksPerHost ('MaxBlocksPerHost' needs 'StrictAffinity' to be true)",
         ],
     );
     check(
