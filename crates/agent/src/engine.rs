@@ -71,6 +71,11 @@ impl Engine {
     /// Runs until the dataplane ends.
     pub(crate) async fn run(mut self) {
         self.configure();
+        // Nobody stores it, and every cluster has it.
+        match api::updates(&api::default_allow_profile().into()) {
+            Ok(updates) => updates.into_iter().for_each(|u| self.calc.update(u)),
+            Err(e) => tracing::error!(error = %e, "the built-in profile does not convert"),
+        }
         loop {
             let event = self.syncer.next().await;
             if !self.take(event) {
