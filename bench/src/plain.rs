@@ -1,29 +1,23 @@
 //! The peer of Manx's data path: the same pods, links, routes and settings, without any rules.
 //!
 //! Promises: what a pod's link is made of is what the agent makes: /32 address, permanent gateway
-//! neighbour, proxy ARP, fixed MAC, the same MTU; no table of nftables exists in it.
+//! neighbour, proxy ARP, fixed MAC, the same MTU; no table of nftables exists in it, but for the one
+//! that the caller wants.
 //!
 //! Never: runs an agent.
 
-use crate::cluster::{Sandbox, Segment, ifname, up};
-use anyhow::Result;
+use crate::cluster::{Pod, Sandbox, Segment, ifname, up};
+use anyhow::{Context, Result, ensure};
 use link::{Address, Changes, Sysctl, Veth, VethEnd};
 use net::{Cidr, Family, IfIndex, Mac};
 use netlink::netns::NetNs;
 use route::{Hop, Proto, Route, Table};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::Stdio;
 
 const HOST_MAC: Mac = Mac([0xee; 6]);
 const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
-
-/// A pod of a plain node.
-#[derive(Debug)]
-pub(crate) struct Pod {
-    /// Its namespace.
-    pub sandbox: Sandbox,
-    /// Its address.
-    pub addr: Ipv4Addr,
-}
 
 /// Two nodes, with two pods on the first and one on the second.
 #[derive(Debug)]
@@ -35,11 +29,12 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Makes it; pods' links have the given MTU.
+    /// Makes it; pods' links have the given MTU. With `rules`, both nodes have these, in the language
+    /// of `nft`, which is asked to load them.
     ///
     /// # Errors
-    /// As the kernel says.
-    pub(crate) fn new(mtu: u32) -> Result<Self> {
+    /// As the kernel or `nft` says.
+    pub(crate) fn new(name: &str, mtu: u32, rules: Option<&str>) -> Result<Self> {
         let mut segment = Segment::new()?;
         let (one, one_addr) = segment.attach()?;
         let (two, two_addr) = segment.attach()?;
@@ -49,12 +44,15 @@ impl Plain {
                 value: "1".to_owned(),
             };
             ns.run(|| link::sysctl::write(&[forward]))??;
+            if let Some(rules) = rules {
+                load(ns, rules)?;
+            }
         }
         let at = |n: u8| Ipv4Addr::new(10, 99, n, 2);
         let pods = [
-            pod(&one, "plain-0", at(0), mtu)?,
-            pod(&one, "plain-1", at(1), mtu)?,
-            pod(&two, "plain-2", at(2), mtu)?,
+            pod(&one, &format!("{name}-0"), at(0), mtu)?,
+            pod(&one, &format!("{name}-1"), at(1), mtu)?,
+            pod(&two, &format!("{name}-2"), at(2), mtu)?,
         ];
         for n in 0..2 {
             across(&two, at(n), one_addr)?;
@@ -66,6 +64,21 @@ impl Plain {
             _segment: segment,
         })
     }
+}
+
+fn load(ns: &NetNs, rules: &str) -> Result<()> {
+    let mut nft = ns
+        .command("nft")?
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    nft.stdin
+        .take()
+        .context("nft reads")?
+        .write_all(rules.as_bytes())?;
+    let end = nft.wait()?;
+    ensure!(end.success(), "nft: {end}");
+    Ok(())
 }
 
 fn unicast(dst: Cidr, hop: Hop) -> Route {

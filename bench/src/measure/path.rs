@@ -24,15 +24,20 @@ const AIM_PLAIN: f64 = 0.97;
 const AIM_POLICY: f64 = 0.95;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The three that take turns.
-const SIDES: usize = 3;
+/// Those that take turns.
+const SIDES: usize = 4;
 const PLAIN: usize = 0;
 const MANX: usize = 1;
 const GUARDED: usize = 2;
+/// Not a peer, but what any filter that knows connections costs here.
+const FLOOR: usize = 3;
+const FLOOR_RULES: &str = "table inet floor { chain forward { type filter hook forward priority 0; \
+                           ct state established,related accept; }; }";
 
 struct World {
     cluster: Cluster,
     plain: Plain,
+    floor: Plain,
     client: Pod,
     /// On the client's node and on the other: without policy, and with all of them.
     free: [Pod; 2],
@@ -47,8 +52,10 @@ pub(crate) fn run(setting: &Setting) -> Result<Section> {
     let world = build(setting)?;
     let mut out = Section::new("Between pods");
     out.note(
-        "Peer of the first rows: the same links, routes and settings without any rule and without \
-         connection tracking. Peer of the rows with policies: Manx without policy.",
+        "The peer is the same links, routes and settings without any rule and without connection \
+         tracking; of the rows with policies it is Manx without policy. Rows of \"connection tracking \
+         alone\" are the peer with one rule that accepts what is established, in the column of Manx: what any \
+         filter costs here that knows connections. Spread is (min / max).",
     );
     let rounds = setting.rounds(16, 4);
     let time = Duration::from_millis(if setting.quick { 150 } else { 250 });
@@ -111,17 +118,25 @@ fn build(setting: &Setting) -> Result<World> {
         cluster.attach(1, "far-guarded", &[("app", "server"), ("role", "guarded")])?,
     ];
     let eth0 = link::Handle::open_in(&client.sandbox.ns)?.by_name(ifname("eth0"))?;
-    let plain = Plain::new(eth0.context("the client has an eth0")?.mtu)?;
+    let mtu = eth0.context("the client has an eth0")?.mtu;
+    let plain = Plain::new("plain", mtu, None)?;
+    let rules = std::env::var("FLOOR_FILE")
+        .ok()
+        .and_then(|f| std::fs::read_to_string(f).ok());
+    let floor = Plain::new("floor", mtu, Some(rules.as_deref().unwrap_or(FLOOR_RULES)))?;
     for pod in free.iter().chain(&guarded) {
         reach(&client.sandbox.ns, &pod.sandbox.ns, pod.addr)?;
     }
-    for pod in &plain.pods[1..] {
-        reach(&plain.pods[0].sandbox.ns, &pod.sandbox.ns, pod.addr)?;
+    for world in [&plain, &floor] {
+        for pod in &world.pods[1..] {
+            reach(&world.pods[0].sandbox.ns, &pod.sandbox.ns, pod.addr)?;
+        }
     }
     say!("path: clusters are up");
     Ok(World {
         cluster,
         plain,
+        floor,
         client,
         free,
         guarded,
@@ -148,31 +163,18 @@ fn turns(
     rounds: usize,
     measure: impl Fn(&Ends<'_>) -> Result<f64>,
 ) -> Result<[Vec<f64>; SIDES]> {
-    let plain = &world.plain.pods;
-    let pair = |client, server, addr| Ends {
-        client,
-        server,
-        addr,
-        port: PORT,
-    };
-    let to = |p: &Pod| (p.addr, hops);
-    let ends = [
-        pair(
-            &plain[0].sandbox.ns,
-            &plain[1 + hops].sandbox.ns,
-            plain[1 + hops].addr,
-        ),
-        pair(
-            &world.client.sandbox.ns,
-            &world.free[hops].sandbox.ns,
-            to(&world.free[hops]).0,
-        ),
-        pair(
-            &world.client.sandbox.ns,
-            &world.guarded[hops].sandbox.ns,
-            to(&world.guarded[hops]).0,
-        ),
+    let sides: [(&Pod, &Pod); SIDES] = [
+        (&world.plain.pods[0], &world.plain.pods[1 + hops]),
+        (&world.client, &world.free[hops]),
+        (&world.client, &world.guarded[hops]),
+        (&world.floor.pods[0], &world.floor.pods[1 + hops]),
     ];
+    let ends = sides.map(|(client, server)| Ends {
+        client: &client.sandbox.ns,
+        server: &server.sandbox.ns,
+        addr: server.addr,
+        port: PORT,
+    });
     let mut runs: [Vec<f64>; SIDES] = Default::default();
     for round in 0..rounds {
         for turn in 0..SIDES {
@@ -188,48 +190,33 @@ fn turns(
 }
 
 fn rows(out: &mut Section, what: &str, unit: &'static str, runs: &[Vec<f64>; SIDES], aims: bool) {
-    let pairs = [
-        (what.to_owned(), MANX, PLAIN, AIM_PLAIN),
-        (
-            format!("{what}, {POLICIES} policies"),
-            GUARDED,
-            MANX,
-            AIM_POLICY,
-        ),
-    ];
-    for (what, ours, peer, least) in pairs {
-        let ratios = Samples::new(
-            runs[ours]
-                .iter()
-                .zip(&runs[peer])
-                .map(|(a, b)| a / b)
-                .collect(),
-        );
-        let (ours, peer) = (
-            Samples::new(runs[ours].clone()),
-            Samples::new(runs[peer].clone()),
-        );
-        let spread = |s: &Samples| {
-            format!(
-                "{} {unit} ({} / {})",
-                number(s.median()),
-                number(s.min()),
-                number(s.max())
-            )
+    let row = |what: String, ours: usize, peer: usize, least: Option<f64>| {
+        let pairs = runs[ours].iter().zip(&runs[peer]);
+        let figure = Samples::new(pairs.map(|(a, b)| a / b).collect()).median();
+        let spread = |side: usize| {
+            let s = Samples::new(runs[side].clone());
+            let [median, min, max] = [s.median(), s.min(), s.max()].map(number);
+            format!("{median} {unit} ({min} / {max})")
         };
-        let figure = ratios.median();
-        out.rows.push(Row {
+        Row {
             what,
-            aim: if aims {
-                format!("at least {least} of the peer")
-            } else {
-                String::new()
-            },
-            ours: spread(&ours),
-            peer: spread(&peer),
+            aim: least.map_or(String::new(), |l| format!("at least {l} of the peer")),
+            ours: spread(ours),
+            peer: spread(peer),
             figure,
             unit: "",
-            met: aims.then_some(figure >= least),
-        });
-    }
+            met: least.map(|l| figure >= l),
+        }
+    };
+    let aim = |least| aims.then_some(least);
+    let policies = format!("{what}, {POLICIES} policies");
+    out.rows
+        .push(row(what.to_owned(), MANX, PLAIN, aim(AIM_PLAIN)));
+    out.rows.push(row(
+        format!("{what}: the peer with connection tracking alone"),
+        FLOOR,
+        PLAIN,
+        None,
+    ));
+    out.rows.push(row(policies, GUARDED, MANX, aim(AIM_POLICY)));
 }
