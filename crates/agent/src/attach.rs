@@ -16,14 +16,15 @@ mod reaper;
 mod wire;
 
 use crate::resources::{ResourceError, Resources};
-use addresses::Addresses;
+use addresses::{Addresses, Held};
 use cni::error::{CniError, code};
 use cni::protocol::{Answer, Op, Request};
 use cni::result::{CniResult, Interface, IpConfig, RouteConfig};
-use dataplane::{Handle as Dataplane, State, WaitError};
+use dataplane::{Handle as Dataplane, Report, State, WaitError};
 use identity::{Identity, Workload};
 use locks::Locks;
 use net::{Cidr, Family, IfName};
+use netlink::NetlinkError;
 use netlink::netns::NetNs;
 use reaper::Reaper;
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use wire::{WireError, Wiring};
 
@@ -63,6 +65,18 @@ pub(crate) enum AttachError {
     OtherNode {
         /// In the configuration.
         asked: String,
+        /// Ours.
+        node: String,
+    },
+    /// The pod runs elsewhere, so no rules for it would ever come here.
+    #[error("pod {namespace}/{name} is assigned to node {there:?} and this is {node:?}")]
+    PodElsewhere {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Where it runs; empty when it is not scheduled.
+        there: String,
         /// Ours.
         node: String,
     },
@@ -125,6 +139,7 @@ impl From<AttachError> for CniError {
             AttachError::NotReady => code::TRY_AGAIN,
             AttachError::NoPod { .. } | AttachError::NoNamespace(_) => code::UNKNOWN_CONTAINER,
             AttachError::OtherNode { .. }
+            | AttachError::PodElsewhere { .. }
             | AttachError::InterfacePrefix(_)
             | AttachError::Annotation(_) => code::INVALID_CONFIG,
             AttachError::Addresses(_) => code::IPAM,
@@ -194,7 +209,6 @@ impl Attacher {
 
     /// Serves one request.
     pub(crate) async fn serve(&self, request: &Request, netns: Option<OwnedFd>) -> Answer {
-        let _turn = self.locks.hold(&request.container_id).await;
         match self.answer(request, netns).await {
             Ok(answer) => answer,
             Err(e) => {
@@ -223,19 +237,24 @@ impl Attacher {
                 node: self.node.to_string(),
             });
         }
+        match request.op {
+            // These are about no container, and wait for none.
+            Op::Gc => return self.gc(request).await.map(|()| Answer::Done),
+            Op::Status => return self.ready().await.map(|()| Answer::Done),
+            Op::PodCidrs => return self.pod_cidrs().await,
+            _ => {}
+        }
         let id = Identity::of(request, &self.node, &self.prefix)?;
+        let _turn = self.turn(&id).await;
         match request.op {
             Op::Add => self
                 .add(request, &id, namespace(request, netns)?)
                 .await
                 .map(Answer::Result),
-            Op::Del => self.del(&id).await.map(|()| Answer::Done),
             Op::Check => self
                 .check(request, &id, namespace(request, netns)?)
                 .await
                 .map(|()| Answer::Done),
-            Op::Gc => self.gc(request).await.map(|()| Answer::Done),
-            Op::Status => self.ready().await.map(|()| Answer::Done),
             Op::IpamAdd => {
                 self.ready().await?;
                 let workload = id.workload(&self.resources).await?;
@@ -256,14 +275,31 @@ impl Attacher {
                 }
                 Ok(Answer::Done)
             }
-            Op::PodCidrs => {
-                let cidrs = endpoint::pod_cidrs(&self.resources, &self.node).await?;
-                Ok(Answer::PodCidrs {
-                    node: self.node.to_string(),
-                    cidrs,
-                })
-            }
+            Op::Del => self.del(&id).await.map(|()| Answer::Done),
+            // Answered above.
+            Op::Gc | Op::Status | Op::PodCidrs => Ok(Answer::Done),
         }
+    }
+
+    /// Waits until nobody else is busy with the container or with the interface, which an earlier
+    /// container of the same pod shares. Always in this order, so that nobody waits in a circle.
+    async fn turn(&self, id: &Identity) -> [OwnedMutexGuard<()>; 2] {
+        let container = self
+            .locks
+            .hold(&format!("container {}", id.container_id))
+            .await;
+        let interface = self
+            .locks
+            .hold(&format!("interface {}", id.interface))
+            .await;
+        [container, interface]
+    }
+
+    async fn pod_cidrs(&self) -> Result<Answer, AttachError> {
+        Ok(Answer::PodCidrs {
+            node: self.node.to_string(),
+            cidrs: endpoint::pod_cidrs(&self.resources, &self.node).await?,
+        })
     }
 
     async fn ready(&self) -> Result<(), AttachError> {
@@ -282,14 +318,27 @@ impl Attacher {
     ) -> Result<CniResult, AttachError> {
         self.ready().await?;
         let workload = id.workload(&self.resources).await?;
+        if let Workload::Pod { pod, .. } = &workload
+            && pod.spec.node_name != *self.node
+        {
+            return Err(AttachError::PodElsewhere {
+                namespace: pod.metadata.namespace.clone(),
+                name: pod.metadata.name.clone(),
+                there: pod.spec.node_name.clone(),
+                node: self.node.to_string(),
+            });
+        }
         let got = match &request.delegated {
             Some(d) => Addresses::delegated(d)?,
             None => self.allocator.assign(request, id, &workload).await?,
         };
-        let wiring = self.wiring(request, id, &workload, &got)?;
-        let made = self
-            .establish(request, id, &workload, &got, netns, wiring)
-            .await;
+        let made = match self.wiring(request, id, &workload, &got) {
+            Ok(wiring) => {
+                self.establish(request, id, &workload, &got, netns, wiring)
+                    .await
+            }
+            Err(e) => Err(e),
+        };
         if made.is_err() {
             self.undo(id, &got).await;
         }
@@ -313,13 +362,9 @@ impl Attacher {
             object: object.clone(),
             source,
         };
+        self.clear_the_way(id, &got.list).await?;
         self.wired().insert(id.interface, id.container_id.clone());
-        let reaper = self.reaper.clone();
-        let make = move || {
-            // What an earlier container of this pod left must not be in the way.
-            reaper.bury(wiring.host)?;
-            wire::wire(&netns, &wiring)
-        };
+        let make = move || wire::wire(&netns, &wiring);
         let wired = tokio::task::spawn_blocking(make)
             .await
             .map_err(|e| AttachError::Refused {
@@ -355,6 +400,42 @@ impl Attacher {
                 .collect(),
             ..CniResult::default()
         })
+    }
+
+    /// What an earlier attempt, or an earlier container of the pod, left: endpoint first, and out of the
+    /// kernel before the new link comes, since its report would be taken for the new one's; then
+    /// the link with its far end, whose name may be the one that is wanted.
+    async fn clear_the_way(&self, id: &Identity, addresses: &[IpAddr]) -> Result<(), AttachError> {
+        let failed = |source: NetlinkError| AttachError::Wire {
+            object: id.key.to_string(),
+            source: source.into(),
+        };
+        let mut links = link::Handle::open().map_err(failed)?;
+        let linked = links.by_name(id.interface).map_err(failed)?.is_some();
+        let same = |r: Report| {
+            r.workload.nets.len() == addresses.len()
+                && r.workload
+                    .nets
+                    .iter()
+                    .all(|n| addresses.contains(&n.addr()))
+        };
+        if !linked && !self.dataplane.report(&id.key).is_some_and(same) {
+            return Ok(());
+        }
+        endpoint::clear(&self.resources, id).await?;
+        self.dataplane
+            .wait_removed(&id.key, Instant::now() + PROGRAM_TIMEOUT)
+            .await?;
+        let interface = id.interface;
+        // The kernel takes its time for this one.
+        let removed = tokio::task::spawn_blocking(move || links.delete(interface)).await;
+        removed
+            .map_err(|e| AttachError::Refused {
+                object: id.key.to_string(),
+                why: e.to_string(),
+            })?
+            .map_err(failed)
+            .map(drop)
     }
 
     /// Waits until the dataplane holds the endpoint with just these addresses: an earlier one of the
@@ -439,7 +520,7 @@ impl Attacher {
             tracing::warn!(endpoint = %id.key, error = %e, "a failed ADD left its link; DEL will remove it");
         }
         if got.assigned
-            && let Err(e) = self.allocator.release(id).await
+            && let Err(e) = self.allocator.release_handle(&id.handle).await
         {
             tracing::warn!(endpoint = %id.key, error = %e, "a failed ADD left its addresses; DEL will release them");
         }
@@ -553,28 +634,50 @@ impl Attacher {
                 first.get_or_insert(e);
             }
         };
-        for id in endpoint::of_network(
+        // Endpoints first: an address is free only when nothing uses it.
+        let held = self.allocator.held_on(&self.node).await?;
+        let endpoints = endpoint::of_network(
             &self.resources,
             &self.node,
             &request.conf.name,
             &self.prefix,
-        )
-        .await?
-        {
-            if !known(&id.container_id) {
-                let _turn = self.locks.hold(&id.container_id).await;
-                keep(self.del(&id).await);
+        );
+        let mut gone = endpoints.await?;
+        // A container whose addresses are another network's is that network's to remove.
+        gone.retain(|id| {
+            let network = |h: &Held| {
+                h.handle
+                    .strip_suffix(&id.container_id)
+                    .map(|n| n.ends_with('.'))
+            };
+            let of = |h: &Held| network(h) == Some(true);
+            held.iter().any(|h| h.handle == id.handle) || !held.iter().any(of)
+        });
+        // What an ADD that was cut short left has addresses, and perhaps a link.
+        let prefix = format!("{}.", request.conf.name);
+        for h in &held {
+            let Some(container) = h.handle.strip_prefix(&prefix) else {
+                continue;
+            };
+            if gone.iter().all(|id| id.container_id != container) {
+                let pod = h
+                    .pod
+                    .as_ref()
+                    .map(|(ns, name)| (ns.as_str(), name.as_str()));
+                gone.push(Identity::named(
+                    &request.conf.name,
+                    container,
+                    &request.ifname,
+                    pod,
+                    &self.node,
+                    &self.prefix,
+                )?);
             }
         }
-        for (handle, container) in self
-            .allocator
-            .handles_of(&request.conf.name, &self.node)
-            .await?
-        {
-            if !known(&container) {
-                tracing::info!(%handle, "releasing addresses of a container that is gone");
-                keep(self.allocator.release_handle(&handle).await);
-            }
+        for id in gone.into_iter().filter(|id| !known(&id.container_id)) {
+            tracing::info!(container = %id.container_id, endpoint = %id.key, "removing what the runtime no longer knows");
+            let _turn = self.turn(&id).await;
+            keep(self.del(&id).await);
         }
         first.map_or(Ok(()), Err)
     }
@@ -594,6 +697,11 @@ fn namespace(request: &Request, fd: Option<OwnedFd>) -> Result<NetNs, AttachErro
         container: request.container_id.clone(),
         reason,
     };
-    NetNs::from_fd(fd.ok_or_else(|| failed("the plugin sent none".to_owned()))?)
-        .map_err(|e| failed(e.to_string()))
+    let ns = NetNs::from_fd(fd.ok_or_else(|| failed("the plugin sent none".to_owned()))?)
+        .map_err(|e| failed(e.to_string()))?;
+    if NetNs::current().is_ok_and(|own| own == ns) {
+        // Addresses, default routes and settings would be the node's own.
+        return Err(failed("it is the node's own".to_owned()));
+    }
+    Ok(ns)
 }

@@ -91,6 +91,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Runs the agent until it is told to stop.
 async fn run(params: Params) -> Result<(), Error> {
     let health = Components::register(&params.health);
+    // Held until the end; before anything is written.
+    let _claim = server::claim(&params.socket)?;
     let resources = Resources::new(params.store.clone());
     prepare(&params, &resources).await?;
     let own = params.configuration.params().clone();

@@ -7,7 +7,7 @@
 use crate::attach::Attacher;
 use cni::error::{CniError, code};
 use cni::protocol::{Answer, Request, receive, send};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,33 @@ pub(crate) struct ListenError {
     source: io::Error,
 }
 
-/// Binds the socket. A file that a killed predecessor left is replaced; one that somebody still
+/// Makes this process the one agent of a socket, for as long as the file is kept open: two would
+/// program one kernel from two states.
+///
+/// # Errors
+/// When another agent is, or the file cannot be made.
+pub(crate) fn claim(path: &Path) -> Result<File, ListenError> {
+    let failed = |source| ListenError {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    let file = File::create(PathBuf::from(lock)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(failed(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another agent serves it",
+        ))),
+        Err(TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+/// Binds the socket, which must be claimed. A file that a killed predecessor left is replaced; one that somebody still
 /// serves is not.
 ///
 /// # Errors
@@ -38,9 +64,6 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, ListenError> {
         path: path.to_owned(),
         source,
     };
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
-    }
     if UnixStream::connect(path).is_ok() {
         return Err(failed(io::Error::new(
             io::ErrorKind::AddrInUse,

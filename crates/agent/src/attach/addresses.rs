@@ -87,6 +87,15 @@ fn default_routes(list: &[IpAddr]) -> Vec<Cidr> {
         .collect()
 }
 
+/// Somebody who holds addresses.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// `<network>.<container>`.
+    pub handle: String,
+    /// Namespace and name of the pod, when there is one.
+    pub pod: Option<(String, String)>,
+}
+
 /// Gives addresses out and takes them back.
 #[derive(Debug)]
 pub(crate) struct Allocator {
@@ -216,8 +225,10 @@ impl Allocator {
                         .await
                 }
             };
-            if got.is_err() {
-                self.release(id).await?;
+            if got.is_err()
+                && let Err(e) = self.release_handle(&id.handle).await
+            {
+                tracing::warn!(handle = %id.handle, error = %e, "a failed ADD left addresses; DEL will release them");
             }
             got?
         };
@@ -386,30 +397,28 @@ impl Allocator {
         }
     }
 
-    /// Handles of a network's containers on a node, with the container of each.
-    pub(super) async fn handles_of(
-        &self,
-        network: &str,
-        node: &str,
-    ) -> Result<Vec<(String, String)>, AttachError> {
+    /// Who holds addresses on a node, each handle once.
+    pub(super) async fn held_on(&self, node: &str) -> Result<Vec<Held>, AttachError> {
         let snapshot = self
             .ipam
             .snapshot(Timestamp::now())
             .await
             .map_err(|e| refused(&e))?;
-        let prefix = format!("{network}.");
         let mut out = BTreeMap::new();
         for (_, attribute) in snapshot.blocks.iter().flat_map(ipam::Block::held) {
-            let here = attribute.get("node") == Some(node);
-            let container = attribute
-                .handle()
-                .filter(|_| here)
-                .and_then(|h| h.strip_prefix(&prefix));
-            if let (Some(container), Some(handle)) = (container, attribute.handle()) {
-                out.insert(handle.to_owned(), container.to_owned());
+            let Some(handle) = attribute.handle() else {
+                continue;
+            };
+            if attribute.get("node") == Some(node) {
+                let pod = attribute.get("namespace").zip(attribute.get("pod"));
+                let pod = pod.map(|(ns, name)| (ns.to_owned(), name.to_owned()));
+                out.insert(handle.to_owned(), pod);
             }
         }
-        Ok(out.into_iter().collect())
+        Ok(out
+            .into_iter()
+            .map(|(handle, pod)| Held { handle, pod })
+            .collect())
     }
 }
 

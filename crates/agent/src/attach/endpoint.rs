@@ -262,6 +262,26 @@ pub(super) async fn remove(resources: &Resources, id: &Identity) -> Result<bool,
     Ok(ours)
 }
 
+/// Removes the endpoint, whichever container it is for: a new one takes its place.
+pub(super) async fn clear(resources: &Resources, id: &Identity) -> Result<(), AttachError> {
+    let (kind, namespace, name) = match &id.pod {
+        Some((namespace, name)) => (ResourceKind::Pod, namespace.as_str(), name.clone()),
+        None => (ResourceKind::WorkloadEndpoint, NO_NAMESPACE, own_name(id)),
+    };
+    let change = |old: Option<Resource>| match old {
+        Some(Resource::Pod(mut p)) => {
+            set_addresses(&mut p, &[], "");
+            Change::Write(p.into())
+        }
+        Some(_) => Change::Delete,
+        None => Change::Nothing,
+    };
+    resources
+        .change(kind, Some(namespace), &name, change)
+        .await?;
+    Ok(())
+}
+
 /// The stored addresses of this container; `None` where the endpoint is missing or another's.
 pub(super) async fn find(
     resources: &Resources,

@@ -81,35 +81,47 @@ impl Identity {
         prefix: &str,
     ) -> Result<Self, AttachError> {
         let arg = |n: &str| request.args.get(n).map(String::as_str).unwrap_or_default();
-        let (namespace, name) = (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"));
-        let container_id = request.container_id.clone();
-        let handle = format!("{}.{container_id}", request.conf.name);
+        let pod = (arg("K8S_POD_NAMESPACE"), arg("K8S_POD_NAME"));
+        let pod = Some(pod).filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+        let (network, container) = (&request.conf.name, &request.container_id);
+        Self::named(network, container, &request.ifname, pod, node, prefix)
+    }
+
+    /// From the names themselves; `pod` is namespace and name.
+    ///
+    /// # Errors
+    /// When an interface prefix is too long.
+    pub(crate) fn named(
+        network: &str,
+        container: &str,
+        ifname: &str,
+        pod: Option<(&str, &str)>,
+        node: &Arc<str>,
+        prefix: &str,
+    ) -> Result<Self, AttachError> {
         let key = |orchestrator: &str, workload: String, endpoint: &str| WorkloadKey {
             node: node.clone(),
             orchestrator: Arc::from(orchestrator),
             workload: Arc::from(workload),
             endpoint: Arc::from(endpoint),
         };
-        if namespace.is_empty() || name.is_empty() {
-            return Ok(Self {
-                interface: interface_name(prefix, &container_id)?,
-                key: key(
-                    "cni",
-                    format!("{NO_NAMESPACE}/{container_id}"),
-                    &request.ifname,
-                ),
-                pod: None,
-                container_id,
-                handle,
-            });
-        }
-        Ok(Self {
-            interface: pod_interface(prefix, namespace, name)?,
+        let (interface, key) = match pod {
             // Calico's endpoint of a pod is `eth0`, whatever the runtime calls the interface.
-            key: key("k8s", format!("{namespace}/{name}"), "eth0"),
-            pod: Some((namespace.to_owned(), name.to_owned())),
-            container_id,
-            handle,
+            Some((namespace, name)) => (
+                pod_interface(prefix, namespace, name)?,
+                key("k8s", format!("{namespace}/{name}"), "eth0"),
+            ),
+            None => (
+                interface_name(prefix, container)?,
+                key("cni", format!("{NO_NAMESPACE}/{container}"), ifname),
+            ),
+        };
+        Ok(Self {
+            container_id: container.to_owned(),
+            pod: pod.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
+            handle: format!("{network}.{container}"),
+            interface,
+            key,
         })
     }
 
