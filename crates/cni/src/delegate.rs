@@ -69,6 +69,13 @@ pub(crate) fn use_pod_cidrs(
     Ok(())
 }
 
+/// Puts ranges that are certainly valid in place of the node's, where only the form counts.
+pub(crate) fn any_pod_cidrs(conf: &mut NetConf) {
+    let all = ["0.0.0.0/0".to_owned(), "::/0".to_owned()];
+    // Both families are there, so nothing is missing.
+    let _ = use_pod_cidrs(conf, "", &all);
+}
+
 /// Whether the configuration asks for the node's pod ranges.
 pub(crate) fn wants_pod_cidrs(conf: &NetConf) -> bool {
     let is = |s: &str| s == "usePodCidr" || s == "usePodCidrIPv6";
@@ -148,6 +155,20 @@ pub(crate) fn call(conf: &NetConf, path: &str) -> Result<Delegated, CniError> {
         ips: result.ips,
         routes: result.routes,
     })
+}
+
+/// Calls for a command that came late to the specification: a plugin that does not know it has
+/// nothing to say.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn optional(conf: &NetConf, path: &str) -> Result<(), CniError> {
+    match call(conf, path) {
+        Err(e) if e.code == code::INCOMPATIBLE_VERSION || e.code == code::INVALID_ENVIRONMENT => {
+            Ok(())
+        }
+        done => done.map(drop),
+    }
 }
 
 #[cfg(test)]

@@ -134,13 +134,17 @@ pub fn run(kind: Kind, env: &Environment, input: &[u8]) -> Result<String, CniErr
             done(op, env, conf)
         }
         "GC" => {
-            // The IPAM plugin's GC is the agent's: one pass covers both.
-            if kind == Kind::Network && conf.delegates_ipam() {
-                delegate::call(&conf, &env.path)?;
+            // The agent's pass covers links, endpoints and its own addresses. What another IPAM plugin
+            // holds is its own affair; a failure of one does not keep the other from its work.
+            let others = conf.clone();
+            let ours = done(Op::Gc, env, conf);
+            if kind == Kind::Network && others.delegates_ipam() {
+                let theirs = delegate::optional(&others, &env.path);
+                return ours.and_then(|text| theirs.map(|()| text));
             }
-            done(Op::Gc, env, conf)
+            ours
         }
-        _ => done(Op::Status, env, conf).map_err(|mut e| {
+        _ => status(kind, env, conf).map_err(|mut e| {
             if e.code == code::TRY_AGAIN {
                 e.code = code::NOT_AVAILABLE;
             }
@@ -265,6 +269,16 @@ fn done(op: Op, env: &Environment, conf: NetConf) -> Result<String, CniError> {
     ask_agent(&request(op, env, conf)?).map(|_| String::new())
 }
 
+/// Would ADD work? With another IPAM plugin that is also its to say.
+fn status(kind: Kind, env: &Environment, conf: NetConf) -> Result<String, CniError> {
+    let others = conf.clone();
+    let ours = done(Op::Status, env, conf)?;
+    if kind == Kind::Network && others.delegates_ipam() {
+        delegate::optional(&others, &env.path)?;
+    }
+    Ok(ours)
+}
+
 fn print(result: &CniResult, version: &str) -> String {
     format!("{:#}\n", result.to_value(version))
 }
@@ -332,8 +346,9 @@ fn del(kind: Kind, env: &Environment, conf: NetConf) -> Result<String, CniError>
     let mut request = request(op, env, conf)?;
     ask_agent(&request)?;
     if delegates {
-        // host-local finds its files by network and container; with no range left it must still release.
-        let _ = resolve_pod_cidrs(&mut request);
+        // Plugins find what they gave by network and container, but read the range all the same; the
+        // node's may be gone by now.
+        delegate::any_pod_cidrs(&mut request.conf);
         delegate::call(&request.conf, &env.path)?;
     }
     Ok(String::new())
