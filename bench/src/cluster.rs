@@ -178,7 +178,13 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        for name in ["RUST_LOG", "RUST_BACKTRACE", "PATH"] {
+        for name in [
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "PATH",
+            "MALLOC_ARENA_MAX",
+            "GLIBC_TUNABLES",
+        ] {
             if let Some(v) = std::env::var_os(name) {
                 command.env(name, v);
             }
