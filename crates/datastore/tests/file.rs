@@ -191,6 +191,50 @@ async fn a_lock_that_is_never_released_is_reported() {
         .expect("put");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn any_number_may_open_a_new_file_at_once() {
+    for _ in 0..10 {
+        let d = dir();
+        let path = d.path().join("new/store.db");
+        let tasks: Vec<_> = (0..8)
+            .map(|i| {
+                let path = path.clone();
+                tokio::spawn(async move {
+                    let s = open(&path);
+                    let key = format!("/{i}");
+                    s.put(&key, Bytes::new(), Precondition::Absent).await
+                })
+            })
+            .collect();
+        for t in tasks {
+            t.await.expect("no panic").expect("put");
+        }
+        let listing = open(&path).list("/").await.expect("list");
+        assert_eq!((listing.entries.len(), listing.revision.0), (8, 8));
+    }
+}
+
+/// Run by hand, in release mode: what a small write costs.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_a_small_write() {
+    let d = dir();
+    let s = open(&d.path().join("store.db"));
+    let value = || Bytes::from(vec![b'v'; 200]);
+    let mut times = Vec::new();
+    for i in 0..5000 {
+        let begun = Instant::now();
+        let key = format!("/k/{}", i % 500);
+        s.put(&key, value(), Precondition::Any).await.expect("put");
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    println!(
+        "median {:?}, 99 of 100 {:?}, worst {:?}",
+        times[2500], times[4950], times[4999]
+    );
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_reopening() {
     let d = dir();

@@ -134,9 +134,9 @@ pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, Stor
             remedy: "make it writable, or name another file (MANX_STORE)",
         });
     }
-    if recognise(&c, path).map_err(named)?? == State::Empty {
+    if recognise(&mut c, path).map_err(named)?? == State::Empty {
         format(&mut c, options).map_err(named)?;
-        recognise(&c, path).map_err(named)??;
+        recognise(&mut c, path).map_err(named)??;
     }
     settings(&c).map_err(|e| named(e.into()))?;
     Ok(c)
@@ -148,11 +148,14 @@ enum State {
     Ours,
 }
 
-/// Reads the header only.
-fn recognise(c: &Connection, path: &Path) -> Result<Result<State, StoreError>, Failure> {
-    let application: i64 = c.pragma_query_value(None, "application_id", |r| r.get(0))?;
-    let version: i64 = c.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    let tables: i64 = c.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?;
+/// Reads what the file says of itself, at one moment: another process may be making
+/// it a store right now.
+fn recognise(c: &mut Connection, path: &Path) -> Result<Result<State, StoreError>, Failure> {
+    let tx = c.transaction()?;
+    let application: i64 = tx.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    let version: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let tables: i64 = tx.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?;
+    tx.commit()?;
     Ok(match (application, version, tables) {
         (0, 0, 0) => Ok(State::Empty),
         (APPLICATION_ID, FORMAT, _) => Ok(State::Ours),
@@ -170,6 +173,10 @@ fn recognise(c: &Connection, path: &Path) -> Result<Result<State, StoreError>, F
 }
 
 /// Makes an empty file a store. Safe against others that do the same now.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "SQLite tells nobody when the journal mode can be changed; milliseconds, once a file"
+)]
 fn format(c: &mut Connection, options: &Options) -> Result<(), Failure> {
     let deadline = Instant::now() + options.busy_timeout;
     // SQLite does not wait for others while it changes the journal mode.
