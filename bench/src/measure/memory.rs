@@ -23,6 +23,8 @@ const LOCAL: u32 = 100;
 const POLICIES: u32 = 1000;
 /// Of them on the namespace of the local pods.
 const ON_LOCAL: u32 = 150;
+/// Of these with peers from all namespaces.
+const WIDE: u32 = 50;
 const NAMESPACES: u32 = 50;
 const NODES: u32 = 500;
 const APPS: u32 = 50;
@@ -35,17 +37,39 @@ struct Memory {
     peak: f64,
 }
 
+/// Whom the policies here let in from all namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peers {
+    /// A fifth of all pods of the cluster.
+    Some,
+    /// Each pod of the cluster, so that all of them are members of sets in this node's kernel.
+    All,
+}
+
 /// Measures.
 ///
 /// # Errors
 /// When the cluster does not come up.
 pub(crate) fn run(setting: &Setting) -> Result<Section> {
     let mut out = Section::new("Memory of the agent");
-    let mut cluster = Cluster::prepare(&setting.manx, &setting.dir, 1)?;
+    out.note(format!(
+        "{ENDPOINTS} pods on {NODES} nodes in {NAMESPACES} namespaces, {LOCAL} of them here; {POLICIES} \
+         policies, {ON_LOCAL} on pods here, {WIDE} of these with peers from all namespaces. A first life \
+         of the agent attaches the pods, a second begins with them."
+    ));
+    lives(setting, Peers::Some, &mut out)?;
+    lives(setting, Peers::All, &mut out)?;
+    Ok(out)
+}
+
+/// Two lives of an agent, and their rows.
+fn lives(setting: &Setting, peers: Peers, out: &mut Section) -> Result<()> {
+    let dir = setting.dir.join(format!("{peers:?}"));
+    std::fs::create_dir_all(&dir)?;
+    let mut cluster = Cluster::prepare(&setting.manx, &dir, 1)?;
     let began = Instant::now();
-    fill(&cluster.store)?;
+    fill(&cluster.store, peers)?;
     let filled = began.elapsed();
-    say!("memory: store filled in {:.1} s", filled.as_secs_f64());
     let first_start = cluster.nodes[0].start()?;
     let mut pods: Vec<Pod> = Vec::new();
     let began = Instant::now();
@@ -62,51 +86,39 @@ pub(crate) fn run(setting: &Setting) -> Result<Section> {
     cluster.nodes[0].stop();
     let second_start = cluster.nodes[0].start()?;
     let second = settled(&cluster)?;
+    say!("memory: {peers:?} peers done");
     let both = |f: fn(&Memory) -> f64| Samples::new(vec![f(&first), f(&second)]);
-    let rss = both(|m| m.rss);
-    out.rows.push(limit_row(
-        "resident memory, the larger of both lives",
-        &rss,
-        rss.max(),
-        "MB",
-        Some(AIM_MB),
-    ));
-    out.rows.push(limit_row(
-        "of that anonymous",
-        &both(|m| m.anon),
-        both(|m| m.anon).max(),
-        "MB",
-        None,
-    ));
-    out.rows.push(limit_row(
-        "peak",
-        &both(|m| m.peak),
-        both(|m| m.peak).max(),
-        "MB",
-        None,
-    ));
-    for (life, m) in [("first", &first), ("second", &second)] {
-        out.note(format!(
-            "{life} life: {} MB resident, of that {} MB anonymous; peak {} MB",
-            number(m.rss),
-            number(m.anon),
-            number(m.peak)
+    let (who, aim) = match peers {
+        Peers::Some => ("a fifth of all pods in sets here", Some(AIM_MB)),
+        Peers::All => ("all pods in sets here", None),
+    };
+    let mut row = |what: &str, figures: &Samples, aim| {
+        out.rows.push(limit_row(
+            &format!("{what}, {who}"),
+            figures,
+            figures.max(),
+            "MB",
+            aim,
         ));
-    }
+    };
+    row(
+        "resident memory, the larger of two lives",
+        &both(|m| m.rss),
+        aim,
+    );
+    row("of that anonymous", &both(|m| m.anon), None);
+    row("peak", &both(|m| m.peak), None);
     out.note(format!(
-        "{ENDPOINTS} pods on {NODES} nodes in {NAMESPACES} namespaces, {LOCAL} of them here; {POLICIES} \
-         policies, {ON_LOCAL} on pods here, a third of these with peers from all namespaces.",
-    ));
-    out.note(format!(
-        "From start to ready: {:.2} s, and {:.2} s with {LOCAL} pods; {LOCAL} pods were attached in {:.2} s; \
-         the store was filled in {:.1} s.",
+        "With {who}: first life {} MB resident, second {} MB; from start to ready {:.2} s, and {:.2} s with \
+         {LOCAL} pods; {LOCAL} pods were attached in {:.2} s; the store was filled in {:.1} s.",
+        number(first.rss),
+        number(second.rss),
         first_start.as_secs_f64(),
         second_start.as_secs_f64(),
         attached.as_secs_f64(),
         filled.as_secs_f64()
     ));
-    drop(pods);
-    Ok(out)
+    Ok(())
 }
 
 /// Waits until the figure has stayed the same for a second, ten at most.
@@ -129,7 +141,7 @@ fn settled(cluster: &Cluster) -> Result<Memory> {
     })
 }
 
-fn fill(store: &Store) -> Result<()> {
+fn fill(store: &Store, peers: Peers) -> Result<()> {
     let ns = |n: u32| {
         if n == 0 {
             "default".to_owned()
@@ -184,8 +196,12 @@ fn fill(store: &Store) -> Result<()> {
         let port = 8000 + u16::try_from(n).unwrap_or_default();
         let name = format!("allow-{n}");
         let mut policy = objects::allow(&ns, &name, ("app", &to), ("app", &from), port);
-        if n < ON_LOCAL && n % 3 == 0 {
-            policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = json!({});
+        if n < WIDE {
+            let apps = if peers == Peers::All { APPS } else { APPS / 5 };
+            policy["spec"]["ingress"][0]["from"][0] = json!({
+                "namespaceSelector": {},
+                "podSelector": {"matchLabels": {"app": format!("app-{}", n % apps)}},
+            });
         }
         store.put(ResourceKind::KubeNetworkPolicy, &policy)?;
     }
