@@ -260,13 +260,21 @@ impl Handle {
         absent_is_false(self.0.request(format_args!("remove interface {name}"), m))
     }
 
-    /// Removes several interfaces at once. The kernel waits for a grace period per removal,
-    /// milliseconds, however many interfaces the removal covers. Those that are not there
-    /// are passed over.
+    /// Removes interfaces in one grace period of the kernel; absent ones are fine.
     ///
     /// # Errors
-    /// If the kernel refuses; then some may be left, and another call takes them too.
+    /// If one cannot be marked, and then none is removed; or the kernel's refusal.
     pub fn delete_all(&mut self, names: &[IfName]) -> Result<(), NetlinkError> {
+        self.doom(names)?;
+        self.delete_doomed()
+    }
+
+    /// Marks interfaces for [`Handle::delete_doomed`]; absent ones are fine. Quick, unlike the
+    /// removal, and the mark stays whoever removes them in the end.
+    ///
+    /// # Errors
+    /// If one cannot be marked.
+    pub fn doom(&mut self, names: &[IfName]) -> Result<(), NetlinkError> {
         let marks = names.iter().map(|name| {
             let mut m = encode::link(libc::RTM_SETLINK, 0, None, None);
             m.attr_str(libc::IFLA_IFNAME, name.as_str())
@@ -282,6 +290,14 @@ impl Handle {
                 })
             }))?;
         }
+        Ok(())
+    }
+
+    /// Removes what is marked, all in one grace period (some 20 ms).
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn delete_doomed(&mut self) -> Result<(), NetlinkError> {
         let mut m = encode::link(libc::RTM_DELLINK, 0, None, None);
         m.attr_u32(libc::IFLA_GROUP, DOOMED);
         // A group without interfaces is ENODEV.
