@@ -597,14 +597,16 @@ impl Attacher {
             .ifname
             .parse()
             .map_err(|e| AttachError::Annotation(format!("CNI_IFNAME: {e}")))?;
+        let routes = addresses::routes(&previous.routes, &addresses);
         let (host, list, object) = (id.interface, addresses, id.key.to_string());
-        let differs =
-            tokio::task::spawn_blocking(move || wire::differences(&netns, host, container, &list))
-                .await
-                .map_err(|e| AttachError::Refused {
-                    object: object.clone(),
-                    why: e.to_string(),
-                })?;
+        let differs = tokio::task::spawn_blocking(move || {
+            wire::differences(&netns, host, container, &list, &routes)
+        })
+        .await
+        .map_err(|e| AttachError::Refused {
+            object: object.clone(),
+            why: e.to_string(),
+        })?;
         found.extend(differs.map_err(|source| AttachError::Wire {
             object: object.clone(),
             source,

@@ -11,8 +11,9 @@ use calc::{Calc, Settings};
 use daemon::FelixParams;
 use dataplane::Handle as Dataplane;
 use datastore::{SyncEvent, Syncer};
-use model::{FelixConfig, IpPool, Node, Update};
-use std::collections::BTreeMap;
+use desired::Delta;
+use model::{FelixConfig, IpPool, Node, PolicyKey, Update, WorkloadKey};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -42,6 +43,8 @@ pub(crate) struct Engine {
     on_parameters: OnParameters,
     world: watch::Sender<World>,
     metrics: crate::metrics::Metrics,
+    endpoints: HashSet<WorkloadKey>,
+    policies: HashSet<PolicyKey>,
 }
 
 impl Engine {
@@ -65,6 +68,8 @@ impl Engine {
             on_parameters,
             world,
             metrics,
+            endpoints: HashSet::new(),
+            policies: HashSet::new(),
         }
     }
 
@@ -139,7 +144,27 @@ impl Engine {
             "the desired state changes"
         );
         self.metrics.deltas.inc();
+        self.count(&delta);
         self.dataplane.apply(delta).is_ok()
+    }
+
+    /// What is active is what deltas gave and did not take back.
+    fn count(&mut self, delta: &Delta) {
+        for (key, change) in &delta.workloads {
+            match change {
+                Some(_) => drop(self.endpoints.insert(key.clone())),
+                None => drop(self.endpoints.remove(key)),
+            }
+        }
+        for (key, change) in &delta.policies {
+            match change {
+                Some(_) => drop(self.policies.insert(key.clone())),
+                None => drop(self.policies.remove(key)),
+            }
+        }
+        let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.endpoints.set(number(self.endpoints.len()));
+        self.metrics.policies.set(number(self.policies.len()));
     }
 
     fn update(&mut self, update: Update) {

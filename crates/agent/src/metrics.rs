@@ -1,6 +1,7 @@
 //! Counters of the agent, under Calico's names where the meaning is the same.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -15,6 +16,10 @@ pub(crate) struct Metrics {
     pub update_seconds: Histogram,
     /// Stored objects that could not be used.
     pub bad_objects: Counter,
+    /// Endpoints of this node.
+    pub endpoints: Gauge,
+    /// Policies that apply to one of them.
+    pub policies: Gauge,
 }
 
 impl Default for Metrics {
@@ -24,6 +29,8 @@ impl Default for Metrics {
             deltas: Counter::default(),
             update_seconds: Histogram::new(exponential_buckets(0.000_01, 4.0, 10)),
             bad_objects: Counter::default(),
+            endpoints: Gauge::default(),
+            policies: Gauge::default(),
         }
     }
 }
@@ -45,6 +52,16 @@ impl Metrics {
             "felix_calc_graph_update_time_seconds",
             "Seconds to calculate one batch of updates",
             self.update_seconds.clone(),
+        );
+        to.register(
+            "felix_active_local_endpoints",
+            "Endpoints of this node",
+            self.endpoints.clone(),
+        );
+        to.register(
+            "felix_active_local_policies",
+            "Policies that apply to an endpoint of this node",
+            self.policies.clone(),
         );
         to.register(
             "manx_bad_objects",

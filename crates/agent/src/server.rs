@@ -102,9 +102,14 @@ pub(crate) async fn serve(listener: UnixListener, attacher: Arc<Attacher>) {
 
 async fn converse(stream: tokio::net::UnixStream, attacher: &Attacher) -> io::Result<()> {
     let stream = stream.into_std()?;
-    let (mut stream, got) = tokio::task::spawn_blocking(move || read(stream))
+    let asked = tokio::task::spawn_blocking(move || read(stream))
         .await
-        .map_err(io::Error::other)??;
+        .map_err(io::Error::other)?;
+    let (mut stream, got) = match asked {
+        // Whoever only looks whether somebody is here asks nothing.
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+        asked => asked?,
+    };
     let answer = match got {
         Ok((request, netns)) => attacher.serve(&request, netns).await,
         Err(e) => Answer::Error(e),

@@ -11,6 +11,7 @@ use crate::tunnel;
 use api::ResourceKind;
 use api::annotations::{CniRequest, cni_request};
 use cni::protocol::{Delegated, Request};
+use cni::result::RouteConfig;
 use datastore::IpamStore;
 use ipam::{
     AssignIp, Assignment, AutoAssign, IntendedUse, Ipam, Owner, Pool, ReleaseArgs, Reservations,
@@ -56,15 +57,9 @@ impl Addresses {
                 "the IPAM plugin gave no address".to_owned(),
             ));
         }
-        let routes: Vec<Cidr> = d.routes.iter().filter_map(|r| r.dst.parse().ok()).collect();
-        let routes = if routes.is_empty() {
-            default_routes(&list)
-        } else {
-            routes
-        };
         Ok(Self {
+            routes: routes(&d.routes, &list),
             list,
-            routes,
             assigned: false,
         })
     }
@@ -76,6 +71,16 @@ fn first_part(text: &str) -> Result<IpAddr, String> {
         .next()
         .and_then(|a| a.parse().ok())
         .ok_or_else(|| text.to_owned())
+}
+
+/// What a result's routes lead to; everywhere when it has none.
+pub(super) fn routes(of: &[RouteConfig], list: &[IpAddr]) -> Vec<Cidr> {
+    let routes: Vec<Cidr> = of.iter().filter_map(|r| r.dst.parse().ok()).collect();
+    if routes.is_empty() {
+        default_routes(list)
+    } else {
+        routes
+    }
 }
 
 fn default_routes(list: &[IpAddr]) -> Vec<Cidr> {

@@ -204,6 +204,7 @@ pub(crate) fn differences(
     host: IfName,
     container: IfName,
     addresses: &[IpAddr],
+    wanted: &[Cidr],
 ) -> Result<Vec<String>, WireError> {
     let mut out = Vec::new();
     match link::Handle::open()?.by_name(host)? {
@@ -227,16 +228,21 @@ pub(crate) fn differences(
     let mut routes = route::Handle::open_in(ns)?;
     for family in families(addresses) {
         let have = routes.list(Table::MAIN, family)?;
-        if !have.iter().any(|r| {
+        let via = |r: &Route| {
             r.hops
                 .iter()
                 .any(|h| h.gateway == Some(gateway(family)) && h.dev == Some(dev.index))
-        }) {
-            out.push(format!(
-                "the {family} routes through {} are missing",
+        };
+        let mut missing = wanted
+            .iter()
+            .filter(|c| c.family() == family)
+            .filter(|c| !have.iter().any(|r| r.key.dst == **c && via(r)));
+        out.extend(missing.by_ref().map(|c| {
+            format!(
+                "the route to {c} through {} on {container} is missing",
                 gateway(family)
-            ));
-        }
+            )
+        }));
     }
     Ok(out)
 }
