@@ -112,11 +112,43 @@ fn find(plugin: &str, path: &str) -> Result<PathBuf, CniError> {
         })
 }
 
-/// Calls the IPAM plugin of `conf` with the environment that we were called with.
+/// Calls the IPAM plugin of `conf` with the environment that we were called with, but for the command
+/// where one is given.
 ///
 /// # Errors
 /// The plugin's own error, or code 7 where it is not found.
-pub(crate) fn call(conf: &NetConf, path: &str) -> Result<Delegated, CniError> {
+pub(crate) fn call(
+    conf: &NetConf,
+    path: &str,
+    command: Option<&str>,
+) -> Result<Delegated, CniError> {
+    let value = invoke(conf, path, command)?;
+    if value.is_null() {
+        return Ok(Delegated::default());
+    }
+    let result = CniResult::from_value(&value)?;
+    Ok(Delegated {
+        ips: result.ips,
+        routes: result.routes,
+    })
+}
+
+/// Calls for a command that came late to the specification. A plugin that does not speak the
+/// configuration's version has nothing to say.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn optional(conf: &NetConf, path: &str) -> Result<(), CniError> {
+    let spoken = invoke(conf, path, Some("VERSION"))?;
+    let spoken = spoken["supportedVersions"].as_array();
+    if spoken.is_some_and(|all| all.iter().any(|v| v == conf.version())) {
+        invoke(conf, path, None)?;
+    }
+    Ok(())
+}
+
+/// One call; null where nothing was printed.
+fn invoke(conf: &NetConf, path: &str, command: Option<&str>) -> Result<Value, CniError> {
     let plugin = &conf.ipam.plugin;
     let exe = find(plugin, path)?;
     let io = |e: std::io::Error| {
@@ -124,6 +156,7 @@ pub(crate) fn call(conf: &NetConf, path: &str) -> Result<Delegated, CniError> {
     };
     let input = serde_json::to_vec(conf).map_err(|e| CniError::new(code::DECODE, e.to_string()))?;
     let mut child = Command::new(&exe)
+        .envs(command.map(|c| ("CNI_COMMAND", c)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -145,30 +178,11 @@ pub(crate) fn call(conf: &NetConf, path: &str) -> Result<Delegated, CniError> {
             }),
         );
     }
-    if out.stdout.is_empty() {
-        return Ok(Delegated::default());
+    if out.stdout.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
     }
-    let value: Value = serde_json::from_slice(&out.stdout)
-        .map_err(|e| CniError::new(code::DECODE, format!("result of IPAM plugin {plugin}: {e}")))?;
-    let result = CniResult::from_value(&value)?;
-    Ok(Delegated {
-        ips: result.ips,
-        routes: result.routes,
-    })
-}
-
-/// Calls for a command that came late to the specification: a plugin that does not know it has
-/// nothing to say.
-///
-/// # Errors
-/// As [`call`].
-pub(crate) fn optional(conf: &NetConf, path: &str) -> Result<(), CniError> {
-    match call(conf, path) {
-        Err(e) if e.code == code::INCOMPATIBLE_VERSION || e.code == code::INVALID_ENVIRONMENT => {
-            Ok(())
-        }
-        done => done.map(drop),
-    }
+    serde_json::from_slice(&out.stdout)
+        .map_err(|e| CniError::new(code::DECODE, format!("result of IPAM plugin {plugin}: {e}")))
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ pub fn run(kind: Kind, env: &Environment, input: &[u8]) -> Result<String, CniErr
                 Op::IpamCheck
             };
             if kind == Kind::Network && conf.delegates_ipam() {
-                delegate::call(&conf, &env.path)?;
+                delegate::call(&conf, &env.path, None)?;
             }
             done(op, env, conf)
         }
@@ -294,7 +294,7 @@ fn add(kind: Kind, env: &Environment, conf: NetConf) -> Result<String, CniError>
     let mut request = request(op, env, conf)?;
     if delegates {
         resolve_pod_cidrs(&mut request)?;
-        request.delegated = Some(delegate::call(&request.conf, &env.path)?);
+        request.delegated = Some(delegate::call(&request.conf, &env.path, None)?);
     }
     match ask_agent(&request) {
         Ok(Answer::Result(r)) => Ok(print(&r, &version)),
@@ -314,9 +314,7 @@ fn add(kind: Kind, env: &Environment, conf: NetConf) -> Result<String, CniError>
 /// Gives back what the other IPAM plugin gave. Its own failure changes nothing: the runtime
 /// will call DEL, which tries again.
 fn undo_delegated(conf: &NetConf, env: &Environment) {
-    // SAFETY: the plugin has one thread, and nothing reads the environment meanwhile.
-    unsafe { std::env::set_var("CNI_COMMAND", "DEL") };
-    let _ = delegate::call(conf, &env.path);
+    let _ = delegate::call(conf, &env.path, Some("DEL"));
 }
 
 fn resolve_pod_cidrs(request: &mut Request) -> Result<(), CniError> {
@@ -349,7 +347,7 @@ fn del(kind: Kind, env: &Environment, conf: NetConf) -> Result<String, CniError>
         // Plugins find what they gave by network and container, but read the range all the same; the
         // node's may be gone by now.
         delegate::any_pod_cidrs(&mut request.conf);
-        delegate::call(&request.conf, &env.path)?;
+        delegate::call(&request.conf, &env.path, None)?;
     }
     Ok(String::new())
 }

@@ -69,7 +69,7 @@ impl CniResult {
             v["dns"] = json!({});
         }
         if version.starts_with("0.")
-            && let Some(ips) = v["ips"].as_array_mut()
+            && let Some(ips) = v.get_mut("ips").and_then(Value::as_array_mut)
         {
             for ip in ips {
                 let six = ip["address"].as_str().is_some_and(|a| a.contains(':'));
@@ -77,7 +77,7 @@ impl CniResult {
             }
         }
         if version != "1.1.0"
-            && let Some(interfaces) = v["interfaces"].as_array_mut()
+            && let Some(interfaces) = v.get_mut("interfaces").and_then(Value::as_array_mut)
         {
             for i in interfaces.iter_mut().filter_map(Value::as_object_mut) {
                 i.remove("mtu");
@@ -124,5 +124,10 @@ mod tests {
         assert_eq!(new["interfaces"][0]["mtu"], 1450);
         assert_eq!(CniResult::from_value(&old).expect("reads back").ips, r.ips);
         assert!(CniResult::from_value(&json!({"ips": 4})).is_err());
+        let bare = CniResult::default().to_value("1.0.0");
+        assert!(
+            bare.get("interfaces").is_none(),
+            "of an IPAM plugin: {bare}"
+        );
     }
 }
