@@ -75,6 +75,9 @@ enum Error {
     /// The kernel.
     #[error("the dataplane failed: {0}")]
     Dataplane(#[from] dataplane::Error),
+    /// A part that runs for as long as the process does, did not.
+    #[error("{0} ended: {1}; start the agent again")]
+    Ended(&'static str, String),
     /// A file for the plugins.
     #[error("write {}: {source}", path.display())]
     File {
@@ -94,7 +97,10 @@ async fn run(params: Params) -> Result<(), Error> {
     // Held until the end; before anything is written.
     let _claim = server::claim(&params.socket)?;
     let resources = Resources::new(params.store.clone());
-    prepare(&params, &resources).await?;
+    tokio::select! {
+        done = prepare(&params, &resources) => done?,
+        _ = params.stop.requested() => return Ok(()),
+    }
     let own = params.configuration.params().clone();
     let pattern = Regex::new(&own.mtu_iface_pattern).map_err(|e| {
         StartError::Init(format!("MTUIfacePattern {:?}: {e}", own.mtu_iface_pattern))
@@ -121,7 +127,7 @@ async fn run(params: Params) -> Result<(), Error> {
         metrics,
     );
     let mut plane = tokio::spawn(plane.run());
-    let engine = tokio::spawn(engine.run());
+    let mut engine = tokio::spawn(engine.run());
     tokio::select! {
         synced = changes.wait_for(|w| w.in_sync) => drop(synced.map_err(|_| StartError::Init("the syncer ended".to_owned()))?),
         _ = params.stop.requested() => return Ok(()),
@@ -161,7 +167,12 @@ async fn run(params: Params) -> Result<(), Error> {
             tracing::info!(%reason, "stopping");
             Ok(())
         }
-        done = &mut plane => done.map_err(|e| StartError::Init(e.to_string()))?.map_err(Error::from),
+        done = &mut plane => match done {
+            Ok(done) => done.map_err(Error::from),
+            Err(e) => Err(Error::Ended("the dataplane", e.to_string())),
+        },
+        // A dead calculation would leave the node at an old state, and nobody would know.
+        done = &mut engine => done.map_err(|e| Error::Ended("the calculation", e.to_string())),
         done = upkeep.run(changes, &health) => done,
     };
     // Requests end first, then changes; the kernel keeps what it holds.
@@ -236,6 +247,7 @@ impl Upkeep {
         health: &Components,
     ) -> Result<(), Error> {
         let mut settled = None;
+        let mut trimmed: Option<Instant> = None;
         loop {
             let world = changes.borrow_and_update().clone();
             health.datastore(world.lost.as_deref());
@@ -250,13 +262,18 @@ impl Upkeep {
                 }
             }
             self.follow_mtu(&world)?;
+            if trimmed.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+                // A snapshot, or a storm of changes, has passed.
+                daemon::memory::trim();
+                trimmed = Some(Instant::now());
+            }
             let again = if settled.is_some() {
                 LOOK_AGAIN
             } else {
                 Duration::from_secs(1)
             };
-            if let Ok(Err(_)) = tokio::time::timeout(again, changes.changed()).await {
-                return Ok(());
+            if let Ok(Err(e)) = tokio::time::timeout(again, changes.changed()).await {
+                return Err(Error::Ended("the calculation", e.to_string()));
             }
         }
     }

@@ -91,6 +91,7 @@ fn chain(e: &dyn std::error::Error) -> String {
 }
 
 fn run(args: RunArgs) -> Result<(), Failure> {
+    daemon::memory::configure();
     let own = own_layers()?;
     let level = daemon::FelixParams::resolve(&own).params.log_severity;
     let log = logging::start(args.log_format, level);

@@ -10,6 +10,7 @@ pub mod env;
 pub mod health;
 pub mod http;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod params;
