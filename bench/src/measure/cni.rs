@@ -180,9 +180,9 @@ fn at_once(
         Some(AIM),
     ));
     out.note(format!(
-        "After {BATCH} DELs have returned, the kernel needs {} for the last interface to be gone: they were \
-         taken down and out of the way before DEL returned.",
-        Samples::millis(gone).text("ms more")
+        "After {BATCH} DELs have returned, the last interface is gone in {}: DEL leaves the removal to a \
+         batch.",
+        Samples::millis(gone).text("ms")
     ));
     Ok(())
 }
