@@ -3,7 +3,7 @@
 //! The kernel takes some 20 ms to remove an interface (it waits until no packet
 //! can be inside), however many go at once, and nearly as long to take one down or rename it. So a
 //! link that is done with is only marked, and removed a moment later together with
-//! whatever else is due. Until then its rules hold, and once its endpoint is gone from them it is
+//! whatever else is due by then. Until then its rules hold, and once its endpoint is gone from them it is
 //! closed like any workload interface that nobody knows.
 //!
 //! Promises: what is marked is removed, at the next start if this process dies first.
@@ -11,6 +11,13 @@
 use net::IfName;
 use netlink::NetlinkError;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// A removal holds the kernel's lock of all interfaces for most of its time, and wiring, routes
+/// and rules of other pods wait for it. So it comes when nobody has asked for this long,
+const QUIET: Duration = Duration::from_millis(50);
+/// or when somebody has waited for this long.
+const AT_MOST: Duration = Duration::from_millis(500);
 
 /// Buries links.
 #[derive(Debug)]
@@ -31,8 +38,8 @@ impl Reaper {
                 if asked.recv().is_err() {
                     return;
                 }
-                // Whoever marked before now is served by the removal that comes.
-                while asked.try_recv().is_ok() {}
+                let first = Instant::now();
+                while first.elapsed() < AT_MOST && asked.recv_timeout(QUIET).is_ok() {}
             }
         })?;
         Ok(Self { due })
