@@ -127,6 +127,7 @@ fn inside(args: &Args, dir: &Path) -> Result<ExitCode> {
         quick: args.quick,
     };
     let all = args.measures.is_empty();
+    let load = load();
     let began = Instant::now();
     let mut sections = Vec::new();
     for m in Measure::value_variants() {
@@ -144,7 +145,7 @@ fn inside(args: &Args, dir: &Path) -> Result<ExitCode> {
             say!("{name} took {:.1} s", at.elapsed().as_secs_f64());
         }
     }
-    let text = page(&setting, &sections, began.elapsed());
+    let text = page(&setting, &sections, began.elapsed(), &load);
     if all {
         std::fs::write(&args.results, &text)
             .with_context(|| format!("write {}", args.results.display()))?;
@@ -181,13 +182,13 @@ fn show(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-fn page(setting: &Setting, sections: &[Section], took: Duration) -> String {
+fn page(setting: &Setting, sections: &[Section], took: Duration, load: &str) -> String {
     let mut out = String::from(
         "# Results\n\nWritten by `make bench`; see README.md for what is measured and how. Figures are \
          `median (min / p90 / p99 / max)`. A peer's figure is of the same run, measured in turns \
          with ours.\n\n",
     );
-    for line in machine(setting, took) {
+    for line in machine(setting, took, load) {
         out += &format!("- {line}\n");
     }
     let missed: Vec<_> = sections.iter().flat_map(Section::missed).collect();
@@ -213,7 +214,7 @@ fn page(setting: &Setting, sections: &[Section], took: Duration) -> String {
     out
 }
 
-fn machine(setting: &Setting, took: Duration) -> Vec<String> {
+fn machine(setting: &Setting, took: Duration, load: &str) -> Vec<String> {
     let read = |p: &str| std::fs::read_to_string(p).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
     let memory = read("/proc/meminfo");
@@ -223,7 +224,6 @@ fn machine(setting: &Setting, took: Duration) -> Vec<String> {
         .and_then(|k| k.parse().ok())
         .unwrap_or(f64::NAN);
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let load = read("/proc/loadavg");
     let mode = if setting.quick { ", quick" } else { "" };
     let size = std::fs::metadata(&setting.manx).map_or(0, |m| m.len());
     vec![
@@ -234,13 +234,10 @@ fn machine(setting: &Setting, took: Duration) -> Vec<String> {
             std::env::consts::ARCH
         ),
         format!(
-            "date: {}; took {:.0} s{mode}; load average at the end: {}",
+            "date: {}; took {:.0} s{mode}; load average before the run {load} (other work on the \
+             machine shows there)",
             jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"),
-            took.as_secs_f64(),
-            load.split_whitespace()
-                .take(3)
-                .collect::<Vec<_>>()
-                .join(" ")
+            took.as_secs_f64()
         ),
         format!(
             "{}; {:.1} MB",
@@ -253,6 +250,15 @@ fn machine(setting: &Setting, took: Duration) -> Vec<String> {
             first_line(Path::new("iperf3"), &["--version"])
         ),
     ]
+}
+
+/// Of the last minute, five and fifteen.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Version of the reference plugins: Debian's do not know their own.
