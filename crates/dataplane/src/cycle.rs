@@ -1,10 +1,11 @@
 //! The loop: events in, one apply for all that came together, reports out.
 //!
 //! Promises: one apply is links and tunnels, then rules and sets in one transaction, then
-//! the workloads' interfaces, then routes, then forgotten connections, then reports. The
+//! the workloads' interfaces, then routes, then reports. The
 //! loop waits for nothing but events and its own deadlines.
 //! Never: begins before the state is complete; ends because the kernel refuses something.
 
+use crate::connections::Connections;
 use crate::handle::Command;
 use crate::links::{Change, Links, tunnel_name};
 use crate::routes::{Claims, Routes, Standing};
@@ -57,7 +58,7 @@ pub(crate) struct Cycle {
     touched: BTreeSet<WorkloadKey>,
     /// Addresses whose connections are to be forgotten.
     flush: BTreeSet<IpAddr>,
-    connections: Conntrack,
+    connections: Connections,
     backoff: Duration,
     retry_at: Option<Instant>,
     resync_at: Instant,
@@ -98,7 +99,7 @@ impl Cycle {
             in_sync: false,
             touched: BTreeSet::new(),
             flush: BTreeSet::new(),
-            connections,
+            connections: Connections::start(connections).map_err(Error::Thread)?,
             backoff: BACKOFF,
             retry_at: None,
             resync_at: Instant::now() + options.resync,
@@ -276,16 +277,17 @@ impl Cycle {
         self.touched.extend(owners.cloned());
         let mut failed = false;
         match self.routes.sync(&self.links, begin) {
-            Ok(stale) => self.flush.extend(stale),
+            Ok(stale) => self.connections.forget(stale),
             Err(e) => {
                 tracing::warn!(error = %e, "cannot read routes");
                 self.routes.reread();
                 failed = true;
             }
         }
-        self.forget_connections();
         let dirty = self.rules.dirty() + self.links.dirty() + self.routes.dirty();
-        failed |= dirty > 0 || !self.flush.is_empty();
+        failed |= dirty > 0;
+        // After the routes: what left may not begin a connection anew.
+        self.connections.forget(std::mem::take(&mut self.flush));
         self.report(dirty > 0);
         self.schedule(failed);
         let m = self.handle.metrics();
@@ -305,19 +307,6 @@ impl Cycle {
         } else if self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.backoff);
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    /// An address that left must not keep the connections of its old workload: whoever has
-    /// it next would get their packets, let through as established.
-    fn forget_connections(&mut self) {
-        if self.flush.is_empty() {
-            return;
-        }
-        let addrs: Vec<IpAddr> = self.flush.iter().copied().collect();
-        match self.connections.flush(&addrs) {
-            Ok(_) => self.flush.clear(),
-            Err(e) => tracing::warn!(error = %e, "cannot forget the connections of addresses"),
         }
     }
 

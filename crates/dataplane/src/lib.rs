@@ -8,6 +8,7 @@
 //!
 //! Never: knows a resource or a datastore; reads, changes or removes what is not ours.
 
+mod connections;
 mod cycle;
 mod handle;
 mod links;
@@ -59,6 +60,9 @@ pub enum Error {
     /// A socket could not be opened or read.
     #[error("cannot talk to the kernel")]
     Netlink(#[from] netlink::NetlinkError),
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The loop, before it runs.

@@ -83,11 +83,16 @@ pub(crate) fn wire(ns: &NetNs, w: &Wiring) -> Result<Wired, WireError> {
         queues: w.queues,
         up: false,
     };
-    here.create_veth(&veth, Some(ns))
-        .map_err(|e| match occupied(ns, w.container) {
-            true => WireError::Taken(w.container),
-            false => e.into(),
-        })?;
+    let mut made = here.create_veth(&veth, Some(ns));
+    if made.is_err() && occupied(ns, w.container) {
+        // Maybe by the far end of a link that is done with and waits for its removal.
+        here.delete_doomed()?;
+        made = here.create_veth(&veth, Some(ns));
+    }
+    made.map_err(|e| match occupied(ns, w.container) {
+        true => WireError::Taken(w.container),
+        false => e.into(),
+    })?;
     let made = raise(&mut here, ns, w);
     if made.is_err() {
         // The error at hand is the one to tell; a pair that stays is replaced by the next attempt.

@@ -296,10 +296,12 @@ fn pods_on_three_nodes_reach_each_other() {
         ended(capture.id())
     });
     let seen = texts(&capture.wait_with_output().unwrap()).0;
-    assert!(
-        seen.contains("10.244.1.2 > 10.244.2.2 ttl 63: ICMP echo request"),
-        "{seen}"
-    );
+    let ip = |name: &str| {
+        let pod = pods.iter().find(|p| p["name"] == name).unwrap();
+        pod["ips"][0].as_str().unwrap().to_owned()
+    };
+    let echo = format!("{} > {} ttl 63: ICMP echo request", ip("a"), ip("b"));
+    assert!(seen.contains(&echo), "{echo}: {seen}");
     // Any program of the machine, in the pod's network.
     let addr = b.ok(&["exec", "a", "--", "ip", "-br", "addr", "show", "eth0"]);
     assert!(addr.contains("10.244.1.2/32"), "{addr}");
