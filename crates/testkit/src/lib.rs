@@ -1,1 +1,0 @@
-//! Fixtures and throwaway namespaces for tests.
