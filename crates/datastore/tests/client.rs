@@ -190,7 +190,7 @@ async fn a_bad_object_is_named_and_the_others_are_listed() {
 }
 
 #[tokio::test]
-async fn pods_are_endpoints_and_take_addresses() {
+async fn pods_are_endpoints_and_keep_what_nodes_write() {
     let (_dir, stores) = stores();
     for store in stores {
         let c = Client::new(store);
@@ -201,14 +201,22 @@ async fn pods_are_endpoints_and_take_addresses() {
         .expect("ns");
         let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: prod}\nspec: {nodeName: n-1, extra: {a: [1]}}\n";
         let pod = c.create(yaml(pod)).await.expect("pod");
-        let uid = pod.meta().uid.clone();
-        let ips = [
-            "10.0.0.1".parse().expect("ip"),
-            "fd00::1".parse().expect("ip"),
-        ];
-        c.set_pod_addresses("prod", "web-1", Some(&uid), &ips, "c1")
-            .await
-            .expect("set");
+        // What the node writes.
+        let Resource::Pod(mut wired) = pod else {
+            panic!("a pod")
+        };
+        for (key, value) in [
+            ("podIP", "10.0.0.1/32"),
+            ("podIPs", "10.0.0.1/32,fd00::1/128"),
+            ("containerID", "c1"),
+        ] {
+            wired
+                .metadata
+                .annotations
+                .insert(format!("cni.projectcalico.org/{key}"), value.to_owned());
+        }
+        wired.status.phase = "Running".to_owned();
+        c.update(wired.into()).await.expect("update");
         let name = "n--1-k8s-web--1-eth0";
         let wep = c
             .get(ResourceKind::WorkloadEndpoint, Some("prod"), name)
@@ -235,27 +243,9 @@ async fn pods_are_endpoints_and_take_addresses() {
         );
         assert!(e.contains("follows from another object"), "{e}");
 
-        let other = c
-            .set_pod_addresses("prod", "web-1", Some("another"), &ips, "c2")
-            .await;
-        assert!(
-            other.is_err_and(|e| e.is_not_found()),
-            "another pod of that name"
-        );
-        // A late DEL of an earlier container leaves the new one's addresses.
-        let kept = c
-            .clear_pod_addresses("prod", "web-1", None, "c0")
-            .await
-            .expect("kept");
-        assert_eq!(
-            kept.meta().annotations["cni.projectcalico.org/podIP"],
-            "10.0.0.1/32"
-        );
-        let gone = c
-            .clear_pod_addresses("prod", "web-1", Some(&uid), "c1")
-            .await
-            .expect("cleared");
-        assert_eq!(gone.meta().annotations["cni.projectcalico.org/podIPs"], "");
+        // The user's file again, which knows nothing of that.
+        let again = "apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: prod, labels: {a: b}}\nspec: {extra: {a: [1]}}\n";
+        c.apply(yaml(again)).await.expect("apply");
         let Resource::Pod(p) = c
             .get(ResourceKind::Pod, Some("prod"), "web-1")
             .await
@@ -264,6 +254,15 @@ async fn pods_are_endpoints_and_take_addresses() {
             panic!("a pod")
         };
         assert!(p.spec.rest.contains_key("extra"), "what is unknown stays");
+        assert_eq!(p.metadata.labels["a"], "b");
+        assert_eq!(
+            (p.spec.node_name.as_str(), p.status.phase.as_str()),
+            ("n-1", "Running")
+        );
+        assert_eq!(
+            p.metadata.annotations["cni.projectcalico.org/containerID"],
+            "c1"
+        );
     }
 }
 

@@ -218,6 +218,9 @@ impl Client {
                 object: resource.to_string(),
             });
         }
+        if version.is_empty() {
+            pods::keep_written(&old, &mut resource);
+        }
         api::validate_update(&old, &resource)?;
         self.check_write("update", &resource, Some(&old)).await?;
         let meta = resource.meta_mut();

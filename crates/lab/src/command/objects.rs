@@ -24,9 +24,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Written by the kubelet and the CNI plugin, not by users.
-const WRITTEN: [&str; 3] = ["podIP", "podIPs", "containerID"];
-
 /// The store of a lab, with a runtime to use it on.
 pub(super) struct Objects {
     client: Client,
@@ -51,35 +48,12 @@ impl Objects {
         })
     }
 
-    /// Creates or replaces an object. A pod keeps its node and status, which an API server
-    /// would not let a user write either.
+    /// Creates or replaces an object.
     ///
     /// # Errors
     /// What the client says.
-    pub(super) fn apply(&self, mut r: Resource) -> Result<Resource, ClientError> {
-        self.runtime.block_on(async {
-            if let Resource::Pod(new) = &mut r {
-                let meta = &new.metadata;
-                let at = (Some(meta.namespace.as_str()), meta.name.as_str());
-                match self.client.get(ResourceKind::Pod, at.0, at.1).await {
-                    Ok(Resource::Pod(old)) => {
-                        new.status = old.status;
-                        if new.spec.node_name.is_empty() {
-                            new.spec.node_name = old.spec.node_name;
-                        }
-                        for key in WRITTEN.map(|k| format!("cni.projectcalico.org/{k}")) {
-                            if let Some(v) = old.metadata.annotations.get(&key) {
-                                new.metadata.annotations.insert(key, v.clone());
-                            }
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(e) if e.is_not_found() => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            self.client.apply(r).await
-        })
+    pub(super) fn apply(&self, r: Resource) -> Result<Resource, ClientError> {
+        self.runtime.block_on(self.client.apply(r))
     }
 
     /// Deletes an object; false if it was not there.
