@@ -6,7 +6,7 @@
 
 use crate::attach::Attacher;
 use cni::error::{CniError, code};
-use cni::protocol::{Answer, Request, receive, send};
+use cni::protocol::{Answer, Request, receive, send, waiting};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::net::UnixListener;
 
 /// A peer that connects and says nothing is let go after this long.
@@ -101,6 +102,9 @@ pub(crate) async fn serve(listener: UnixListener, attacher: Arc<Attacher>) {
 }
 
 async fn converse(stream: tokio::net::UnixStream, attacher: &Attacher) -> io::Result<()> {
+    // No thread waits for a peer that says nothing: there are few, and wiring needs them.
+    let asked = stream.async_io(Interest::READABLE, || waiting(&stream));
+    tokio::time::timeout(REQUEST_TIMEOUT, asked).await??;
     let stream = stream.into_std()?;
     let asked = tokio::task::spawn_blocking(move || read(stream))
         .await

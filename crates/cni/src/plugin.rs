@@ -145,7 +145,15 @@ pub fn run(kind: Kind, env: &Environment, input: &[u8]) -> Result<String, CniErr
             ours
         }
         _ => status(kind, env, conf).map_err(|mut e| {
-            if e.code == code::TRY_AGAIN {
+            // A configuration that makes no sense keeps its code; whatever else is wrong, ADD would fail.
+            if !matches!(
+                e.code,
+                code::INCOMPATIBLE_VERSION
+                    | code::INVALID_ENVIRONMENT
+                    | code::DECODE
+                    | code::INVALID_CONFIG
+                    | code::NOT_AVAILABLE_LIMITED
+            ) {
                 e.code = code::NOT_AVAILABLE;
             }
             e

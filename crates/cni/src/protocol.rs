@@ -8,7 +8,7 @@ use crate::error::{CniError, code};
 use crate::result::{CniResult, IpConfig, RouteConfig};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -160,6 +160,16 @@ pub fn send(stream: &mut UnixStream, body: &[u8], fd: Option<BorrowedFd<'_>>) ->
 
 fn read_frame(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     receive(stream).map(|(body, _)| body)
+}
+
+/// Whether a message, or the end, is there to be received. Takes nothing.
+///
+/// # Errors
+/// `WouldBlock` where there is nothing yet; as the socket fails.
+pub fn waiting(stream: impl AsFd) -> io::Result<()> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(stream, &mut [0u8; 1], flags)?;
+    Ok(())
 }
 
 /// Receives one message and the descriptor that came with it.

@@ -19,7 +19,7 @@ use ipam::{
 use jiff::Timestamp;
 use model::Labels;
 use net::{Cidr, Family};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -81,6 +81,23 @@ pub(super) fn routes(of: &[RouteConfig], list: &[IpAddr]) -> Vec<Cidr> {
     } else {
         routes
     }
+}
+
+/// The routes of the configuration, as far as there are addresses to use them; the default ones where
+/// there are none, or besides them where that is asked for.
+fn configured_routes(routes: Vec<Cidr>, defaults: Option<bool>, list: &[IpAddr]) -> Vec<Cidr> {
+    let none = routes.is_empty();
+    let usable = |c: &Cidr| list.iter().any(|a| Family::of(*a) == c.family());
+    let mut out: Vec<Cidr> = routes.into_iter().filter(usable).collect();
+    if none || defaults == Some(true) {
+        let more = default_routes(list);
+        out.extend(
+            more.into_iter()
+                .filter(|c| !out.contains(c))
+                .collect::<Vec<_>>(),
+        );
+    }
+    out
 }
 
 fn default_routes(list: &[IpAddr]) -> Vec<Cidr> {
@@ -187,6 +204,15 @@ impl Allocator {
     ) -> Result<Addresses, AttachError> {
         let (wanted, namespace) = wanted(workload)?;
         let families = families(request, &wanted);
+        let configured = &request.conf.ipam.routes;
+        let configured: Vec<Cidr> = configured
+            .iter()
+            .map(|r| {
+                r.dst.parse().map_err(|e| {
+                    AttachError::Annotation(format!("ipam.routes: {:?} is no CIDR: {e}", r.dst))
+                })
+            })
+            .collect::<Result<_, _>>()?;
         let held = self.held(&id.handle).await?;
         if !wanted.ip_addrs_no_ipam.is_empty()
             && !request
@@ -237,21 +263,9 @@ impl Allocator {
             }
             got?
         };
-        let routes: Vec<Cidr> = request
-            .conf
-            .ipam
-            .routes
-            .iter()
-            .filter_map(|r| r.dst.parse().ok())
-            .collect();
-        let routes = match (routes.is_empty(), request.conf.include_default_routes) {
-            (true, _) => default_routes(&list),
-            (false, Some(true)) => routes.into_iter().chain(default_routes(&list)).collect(),
-            (false, _) => routes,
-        };
         Ok(Addresses {
+            routes: configured_routes(configured, request.conf.include_default_routes, &list),
             list,
-            routes,
             assigned: true,
         })
     }
@@ -402,7 +416,8 @@ impl Allocator {
         }
     }
 
-    /// Who holds addresses on a node, each handle once.
+    /// Who holds addresses on a node, each handle once; also a handle that was written and whose
+    /// address never was, since the process died in between.
     pub(super) async fn held_on(&self, node: &str) -> Result<Vec<Held>, AttachError> {
         let snapshot = self
             .ipam
@@ -418,6 +433,24 @@ impl Allocator {
                 let pod = attribute.get("namespace").zip(attribute.get("pod"));
                 let pod = pod.map(|(ns, name)| (ns.to_owned(), name.to_owned()));
                 out.insert(handle.to_owned(), pod);
+            }
+        }
+        let owner = Owner::host(node);
+        let ours = |cidr: Cidr| {
+            let owned = |b: &&ipam::Block| b.cidr() == cidr && b.is_owned_by(&owner);
+            snapshot.blocks.iter().any(|b| owned(&b))
+        };
+        let mut real: HashSet<&str> = HashSet::new();
+        for block in &snapshot.blocks {
+            real.extend(block.held().filter_map(|(_, a)| a.handle()));
+        }
+        for (id, (handle, _)) in &snapshot.handles {
+            let mut blocks = handle.blocks().peekable();
+            if !real.contains(id.as_str())
+                && blocks.peek().is_some()
+                && blocks.all(|(b, _)| ours(b))
+            {
+                out.entry(id.clone()).or_insert(None);
             }
         }
         Ok(out
