@@ -1,5 +1,6 @@
 //! With the reference plugins: behind ours in a chain, and before ours for addresses.
 
+use crate::probe::*;
 use crate::support::*;
 use serde_json::{Value, json};
 use std::net::SocketAddr;

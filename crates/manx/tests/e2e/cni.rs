@@ -1,5 +1,6 @@
 //! The protocol: versions, verbs, repetition, haste.
 
+use crate::probe::*;
 use crate::support::*;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -196,6 +197,39 @@ fn gc_keeps_what_is_valid() {
     cluster.nothing_left(&node);
 }
 
+/// A process that dies between the two writes of an assignment leaves a handle and no address.
+#[test]
+fn gc_finds_a_handle_without_an_address() {
+    let cluster = Cluster::new();
+    let node = cluster.started(1);
+    let c = cluster.container();
+    node.add(&c).expect("attached");
+    let of = |id: &str| format!("/calico/ipam/v2/handle/{id}");
+    let handle = format!("{NETWORK}.{}", c.id);
+    let store = cluster.client.store();
+    let found = cluster.block_on(store.get(&of(&handle))).expect("it reads");
+    let value = found.expect("it is there").value;
+    let put = |id: &str| {
+        let absent = datastore::Precondition::Absent;
+        let done = cluster.block_on(store.put(&of(id), value.clone(), absent));
+        done.expect("it is written");
+    };
+    let (lost, foreign) = (format!("{NETWORK}.lost"), "other.lost".to_owned());
+    put(&lost);
+    put(&foreign);
+    let mut conf = node.conf("1.1.0");
+    conf["cni.dev/valid-attachments"] = json!([{"containerID": c.id, "ifname": "eth0"}]);
+    node.call(&Call::new("GC", &c, conf.clone()))
+        .expect("collected");
+    let mut left = cluster.handles();
+    left.sort();
+    assert_eq!(left, [handle, foreign]);
+    conf["name"] = json!("other");
+    node.call(&Call::new("GC", &c, conf)).expect("collected");
+    node.del(&c).expect("detached");
+    cluster.nothing_left(&node);
+}
+
 #[test]
 fn without_an_agent() {
     let cluster = Cluster::new();
@@ -373,6 +407,98 @@ fn thirty_at_once() {
     assert!(node.pods_in_rules().len() >= MANY);
     cluster.ipam_check();
     each(&|i, c| node.del_pod(c, &format!("p{i}")));
+    cluster.nothing_left(&node);
+}
+
+#[test]
+fn the_configuration_counts() {
+    let cluster = Cluster::new();
+    let node = cluster.started(1);
+    let c = cluster.container();
+    let mut conf = node.conf("1.1.0");
+    conf["mtu"] = json!(1400);
+    conf["num_queues"] = json!(2);
+    conf["container_settings"] = json!({"allow_ip_forwarding": true});
+    // What there is no address for leads nowhere.
+    conf["ipam"]["routes"] = json!([{"dst": "10.0.0.0/8"}, {"dst": "fd00::/8"}]);
+    let r = node
+        .call(&Call::new("ADD", &c, conf.clone()))
+        .expect("attached");
+    assert_eq!(r["routes"], json!([{"dst": "10.0.0.0/8"}]));
+    assert_eq!(r["interfaces"][1]["mtu"], 1400);
+    let link = run(&c.ns, "ip -d link show eth0");
+    assert!(
+        link.contains("mtu 1400") && link.contains("numtxqueues 2"),
+        "{link}"
+    );
+    let routes = run(&c.ns, "ip route");
+    assert!(
+        routes.contains("10.0.0.0/8 via 169.254.1.1 dev eth0"),
+        "{routes}"
+    );
+    assert!(!routes.contains("default"), "{routes}");
+    assert_eq!(run(&c.ns, "cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+    let check = Call::new("CHECK", &c, conf.clone()).previous(&r);
+    assert_eq!(node.call(&check), Ok(Value::Null));
+    conf["include_default_routes"] = json!(true);
+    let r = node
+        .call(&Call::new("ADD", &c, conf.clone()))
+        .expect("again");
+    assert_eq!(
+        r["routes"],
+        json!([{"dst": "10.0.0.0/8"}, {"dst": "0.0.0.0/0"}])
+    );
+    node.call(&Call::new("DEL", &c, conf.clone()))
+        .expect("detached");
+    conf["ipam"]["routes"] = json!([{"dst": "ten"}]);
+    let e = node.call(&Call::new("ADD", &c, conf)).expect_err("no CIDR");
+    assert_eq!(e.code, 7);
+    assert!(
+        e.msg.contains("ipam.routes") && e.msg.contains("ten"),
+        "{e:?}"
+    );
+    cluster.nothing_left(&node);
+}
+
+#[test]
+fn one_family_failing_frees_the_other() {
+    let cluster = Cluster::new();
+    let node = cluster.started(1);
+    let c = cluster.container();
+    let mut conf = node.conf("1.0.0");
+    conf["ipam"]["assign_ipv6"] = json!("true");
+    let e = node
+        .call(&Call::new("ADD", &c, conf))
+        .expect_err("there is no IPv6 pool");
+    assert_eq!(e.code, 101);
+    assert!(
+        e.msg.starts_with("failed to request IPv6 addresses: "),
+        "{e:?}"
+    );
+    cluster.nothing_left(&node);
+}
+
+/// Whatever comes over the socket, the next one is served.
+#[test]
+fn noise_on_the_socket() {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    let cluster = Cluster::new();
+    let node = cluster.started(1);
+    let open = || UnixStream::connect(&node.socket).expect("it listens");
+    let silent: Vec<UnixStream> = (0..20).map(|_| open()).collect();
+    for noise in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0, 0, 0, 2, b'{', b'}'],
+        &[255; 64],
+        &[0; 4],
+    ] {
+        open().write_all(noise).expect("it is read");
+    }
+    let c = cluster.container();
+    node.add(&c).expect("attached all the same");
+    node.del(&c).expect("detached");
+    drop(silent);
     cluster.nothing_left(&node);
 }
 

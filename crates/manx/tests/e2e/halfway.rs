@@ -37,7 +37,11 @@ fn the_agent_is_killed() {
         let add = Call::new("ADD", &c, node.conf("1.1.0")).pod("default", &pod);
         let mut child = begin(&node, &add);
         pause(moment);
-        node.kill();
+        if i % 3 == 2 {
+            assert!(node.stop().success(), "asked to stop: {}", node.log());
+        } else {
+            node.kill();
+        }
         ended(&mut child);
         node.start();
         if i % 2 == 0 {
@@ -47,6 +51,25 @@ fn the_agent_is_killed() {
             conf["cni.dev/valid-attachments"] = json!([]);
             node.call(&Call::new("GC", &c, conf)).expect("collected");
         }
+        cluster.nothing_left(&node);
+    }
+}
+
+/// The other way round: a DEL that was cut short is finished by the next.
+#[test]
+fn the_agent_is_killed_at_the_end() {
+    let cluster = Cluster::new();
+    let mut node = cluster.started(1);
+    for (i, moment) in moments(&cluster, &node).into_iter().enumerate() {
+        let pod = cluster.attached(&node, &format!("p{i}"), json!({}));
+        let c = &pod.container;
+        let del = Call::new("DEL", c, node.conf("1.0.0")).pod("default", &pod.name);
+        let mut child = begin(&node, &del);
+        pause(moment / 2);
+        node.kill();
+        ended(&mut child);
+        node.start();
+        node.del_pod(c, &pod.name).expect("detached");
         cluster.nothing_left(&node);
     }
 }

@@ -10,5 +10,6 @@ mod health;
 mod nodes;
 mod pods;
 mod policy;
+mod probe;
 mod restart;
 mod support;

@@ -1,5 +1,6 @@
 //! Two nodes on one segment.
 
+use crate::probe::*;
 use crate::support::*;
 use api::{Resource, ResourceKind};
 use serde_json::{Value, json};
@@ -37,6 +38,10 @@ fn pod(cluster: &Cluster, node: &Node, name: &str) -> Attached {
     let result = node.call(&call).expect("attached");
     assert_eq!(result["ips"].as_array().map(Vec::len), Some(2), "{result}");
     Attached::new(name, c, &result)
+}
+
+fn node_result(node: &Node, call: &Call<'_>) -> Value {
+    node.call(call).expect(call.command)
 }
 
 /// Both families, both ways, and which device the way leads through.
@@ -109,6 +114,20 @@ fn dual_stack_and_the_tunnel_comes_and_goes() {
         });
     }
     reach_each_other([&one, &two], [&a, &b], "eth0");
+    let only = cluster.container();
+    let mut conf = dual(&one);
+    conf["ipam"]["assign_ipv4"] = json!("false");
+    cluster.pod("six", &one, json!({}), json!({}));
+    let call = Call::new("ADD", &only, conf.clone()).pod("default", "six");
+    let result = node_result(&one, &call);
+    let six = Attached::new("six", only, &result);
+    assert!(matches!(six.addresses[..], [IpAddr::V6(_)]), "{result}");
+    {
+        let _echo = Echo::start(six.ns(), 7000);
+        soon(b.ns(), six.at(7000), "to a pod of IPv6 alone");
+    }
+    let call = Call::new("DEL", &six.container, conf).pod("default", "six");
+    node_result(&one, &call);
     for (node, p) in [(&one, &a), (&two, &b)] {
         let call = Call::new("DEL", &p.container, dual(node)).pod("default", &p.name);
         node.call(&call).expect("detached");

@@ -1,5 +1,6 @@
 //! Kubernetes pods: what annotations ask for, and what is written back.
 
+use crate::probe::*;
 use crate::support::*;
 use api::ResourceKind;
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ fn addresses_that_are_asked_for() {
     pool(&cluster, "other", "10.66.0.0/24", 26);
     let ips = |list: &str| json!({"cni.projectcalico.org/ipAddrs": list});
     let pools = |list: &str| json!({"cni.projectcalico.org/ipv4pools": list});
+    let no_ipam = |list: &str| json!({"cni.projectcalico.org/ipAddrsNoIpam": list});
     let mut attached = Vec::new();
 
     let a = ask(&cluster, &node, "exact", ips("[\"10.65.3.7\"]"));
@@ -86,6 +88,25 @@ fn addresses_that_are_asked_for() {
     for (pod, container) in &attached {
         node.del_pod(container, pod).expect("detached");
     }
+    cluster.nothing_left(&node);
+
+    let both = json!({
+        "cni.projectcalico.org/ipAddrs": "[\"10.65.3.7\"]",
+        "cni.projectcalico.org/ipAddrsNoIpam": "[\"192.0.2.9\"]",
+    });
+    let e = ask(&cluster, &node, "both", both).result.expect_err("both");
+    assert!(e.msg.starts_with("can't have both annotations"), "{e:?}");
+    let off = ask(&cluster, &node, "own", no_ipam("[\"192.0.2.9\"]"));
+    let e = off.result.expect_err("it must be switched on");
+    assert_eq!(e.msg, "requested feature is not enabled: ip_addrs_no_ipam");
+    let mut conf = node.conf("1.0.0");
+    conf["feature_control"] = json!({"ip_addrs_no_ipam": true});
+    let mut call = Call::new("ADD", &off.container, conf).pod("default", "own");
+    let got = node.call(&call).expect("switched on");
+    assert_eq!(addresses(&got), [ip("192.0.2.9")]);
+    assert_eq!(cluster.handles(), [""; 0], "nobody's to manage");
+    call.command = "DEL";
+    node.call(&call).expect("detached");
     cluster.nothing_left(&node);
 }
 

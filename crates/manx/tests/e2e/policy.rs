@@ -1,5 +1,6 @@
 //! When ADD returns, the first packet meets the rules.
 
+use crate::probe::*;
 use crate::support::*;
 use serde_json::json;
 

@@ -1,5 +1,6 @@
 //! The agent is not in the data path.
 
+use crate::probe::*;
 use crate::support::*;
 use serde_json::json;
 use std::net::SocketAddr;
