@@ -59,7 +59,12 @@ pub fn main(args: NodeArgs) -> ExitCode {
         Command::Run(args) => match run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
-                tracing::error!("{e}");
+                // Before there is a log there is only this.
+                if tracing::dispatcher::has_been_set() {
+                    tracing::error!("{e}");
+                } else {
+                    eprintln!("{e}");
+                }
                 ExitCode::FAILURE
             }
         },
@@ -93,16 +98,26 @@ fn chain(e: &dyn std::error::Error) -> String {
 fn run(args: RunArgs) -> Result<(), Failure> {
     daemon::memory::configure();
     let own = own_layers()?;
-    let level = daemon::FelixParams::resolve(&own).params.log_severity;
-    let log = logging::start(args.log_format, level);
-    let env = NodeEnv::load(&ProcessEnv).map_err(|all| {
-        all.iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    })?;
+    let felix = daemon::FelixParams::resolve(&own);
+    let log = logging::start(args.log_format, felix.params.log_severity);
+    let env = NodeEnv::load(&ProcessEnv);
+    let store = StoreConfig::load(args.config.as_deref(), &ProcessEnv);
+    let (env, store) = match (env, store) {
+        (Ok(env), Ok(store)) => (env, store),
+        (env, store) => {
+            // All of it at once, the parameters too that by themselves would only be passed over.
+            let mut all: Vec<String> = env
+                .err()
+                .iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect();
+            all.extend(store.err().map(|e| chain(&e)));
+            all.extend(felix.errors.iter().map(ToString::to_string));
+            return Err(all.join("; ").into());
+        }
+    };
     let node = node_name(&env)?;
-    let store = StoreConfig::load(args.config.as_deref(), &ProcessEnv)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Wiring of pods runs beside the loop; more at once only queue for the kernel's RTNL lock.

@@ -105,6 +105,8 @@ fn every_bad_value_at_once() {
         ("AS", "many"),
         ("CALICO_IPV4POOL_BLOCK_SIZE", "33"),
         ("DISABLE_NODE_IP_CHECK", "perhaps"),
+        ("DATASTORE_TYPE", "zoo"),
+        ("FELIX_VXLANPORT", "port"),
     ] {
         node.set(key, value);
     }
@@ -114,6 +116,8 @@ fn every_bad_value_at_once() {
         "AS=\"many\"",
         "BLOCK_SIZE=\"33\"",
         "\"perhaps\"",
+        "\"zoo\"",
+        "VXLANPort",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
