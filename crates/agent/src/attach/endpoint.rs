@@ -117,13 +117,7 @@ fn set_addresses(p: &mut Pod, addresses: &[IpAddr], container: &str) {
 
 /// Name of a WorkloadEndpoint: segments joined by dashes, dashes inside them doubled.
 fn own_name(id: &Identity) -> String {
-    let double = |s: &str| s.replace('-', "--");
-    format!(
-        "{}-cni-{}-{}",
-        double(&id.key.node),
-        double(&id.container_id),
-        double(&id.key.endpoint)
-    )
+    api::convert::workload_name(&id.key.node, "cni", &id.container_id, &id.key.endpoint)
 }
 
 async fn write_own(

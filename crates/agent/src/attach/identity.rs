@@ -10,9 +10,7 @@ use api::{Resource, ResourceKind};
 use cni::protocol::Request;
 use model::WorkloadKey;
 use net::IfName;
-use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Namespace of endpoints that have none.
@@ -47,14 +45,14 @@ pub(crate) struct Identity {
     pub key: WorkloadKey,
 }
 
-/// First of the prefixes, and 11 characters of the workload's hash or container's ID.
+/// First of the prefixes, and 11 characters of the container's ID.
 fn interface_name(prefix: &str, suffix: &str) -> Result<IfName, AttachError> {
     let name = format!("{prefix}{}", &suffix[..suffix.len().min(11)]);
     name.parse()
         .map_err(|_| AttachError::InterfacePrefix(prefix.to_owned()))
 }
 
-/// `cali` and the first 11 hexadecimal digits of SHA-1 of `<namespace>.<pod>`.
+/// The interface of a pod, as its endpoint names it.
 ///
 /// # Errors
 /// When the prefix leaves no room in an interface name.
@@ -63,11 +61,9 @@ pub(crate) fn pod_interface(
     namespace: &str,
     pod: &str,
 ) -> Result<IfName, AttachError> {
-    let mut hex = String::with_capacity(40);
-    for byte in Sha1::digest(format!("{namespace}.{pod}").as_bytes()) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    interface_name(prefix, &hex)
+    api::convert::interface_name(prefix, namespace, pod)
+        .parse()
+        .map_err(|_| AttachError::InterfacePrefix(prefix.to_owned()))
 }
 
 impl Identity {
