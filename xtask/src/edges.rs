@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "net", "model", "desired", "render", "link", "route", "nftables", "netlink",
         ],
     ),
-    ("datastore", &["net", "model", "api", "ipam"]),
+    ("datastore", &["model", "api", "ipam"]),
     ("daemon", &["net"]),
     ("cni", &["net"]),
     // The agent answers the plugin, so it speaks the plugin's protocol.
