@@ -553,9 +553,7 @@ impl Node {
             .and_then(|mut h| h.links())
             .expect("links");
         let names = links.into_iter().map(|l| l.name.to_string());
-        names
-            .filter(|n| n.starts_with("cali") || n.starts_with("mxdead"))
-            .collect()
+        names.filter(|n| n.starts_with("cali")).collect()
     }
 
     /// Routes to pods of this node.
