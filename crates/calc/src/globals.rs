@@ -127,8 +127,10 @@ impl NodeConfig {
                 exclude: nat_exclude,
                 address: self.nat_address,
                 ports: self.nat_ports,
+                interface: None,
             },
             log_prefix: self.log_prefix.clone(),
+            ..Globals::default()
         }
     }
 }

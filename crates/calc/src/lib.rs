@@ -87,7 +87,14 @@ impl Calc {
             Update::Pool(name, pool) => self.network.update_pool(&name, pool.as_ref()),
             Update::Block(cidr, block) => self.network.update_block(cidr, block),
             Update::Node(name, node) => self.network.update_node(name, node),
-            Update::Felix(..) | Update::Ready(_) => {}
+            Update::Service(..)
+            | Update::EndpointSlice(..)
+            | Update::BgpConfig(..)
+            | Update::BgpPeer(..)
+            | Update::BgpFilter(..)
+            | Update::Domain(..)
+            | Update::Felix(..)
+            | Update::Ready(_) => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! A state, and the difference between two.
 
 use crate::{
-    Globals, Member, Members, PolicyRules, ProfileRules, RouteTarget, SetId, SetKind, Vtep,
-    WorkloadPolicy,
+    Globals, HostPolicy, Member, Members, PolicyRules, ProfileRules, RouteTarget, SetId, SetKind,
+    Vtep, WorkloadPolicy,
 };
 use model::{PolicyKey, ProfileId, WorkloadKey};
 use net::{Cidr, Family};
@@ -42,6 +42,11 @@ pub struct Delta {
     pub profiles: BTreeMap<ProfileId, Option<Arc<ProfileRules>>>,
     /// Local workload endpoints.
     pub workloads: BTreeMap<WorkloadKey, Option<Arc<WorkloadPolicy>>>,
+    /// Host endpoints of this node, by name.
+    pub hosts: BTreeMap<Arc<str>, Option<Arc<HostPolicy>>>,
+    /// Domain names, `*.` patterns among them, whose addresses rules here ask for; the whole
+    /// list when it changed, sorted.
+    pub domains: Option<Arc<[Arc<str>]>>,
     /// Routes, one a destination.
     pub routes: BTreeMap<Cidr, Option<RouteTarget>>,
     /// Tunnel ends, by node and family.
@@ -57,6 +62,8 @@ impl Delta {
             && self.policies.is_empty()
             && self.profiles.is_empty()
             && self.workloads.is_empty()
+            && self.hosts.is_empty()
+            && self.domains.is_none()
             && self.routes.is_empty()
             && self.vteps.is_empty()
             && self.globals.is_none()
@@ -74,6 +81,10 @@ pub struct Desired {
     pub profiles: BTreeMap<ProfileId, Arc<ProfileRules>>,
     /// Local workload endpoints.
     pub workloads: BTreeMap<WorkloadKey, Arc<WorkloadPolicy>>,
+    /// Host endpoints of this node, by name.
+    pub hosts: BTreeMap<Arc<str>, Arc<HostPolicy>>,
+    /// Domain names to learn the addresses of, sorted.
+    pub domains: Arc<[Arc<str>]>,
     /// Routes.
     pub routes: BTreeMap<Cidr, RouteTarget>,
     /// Tunnel ends.
@@ -104,6 +115,10 @@ impl Desired {
         put(&mut self.policies, &delta.policies);
         put(&mut self.profiles, &delta.profiles);
         put(&mut self.workloads, &delta.workloads);
+        put(&mut self.hosts, &delta.hosts);
+        if let Some(d) = &delta.domains {
+            self.domains = d.clone();
+        }
         put(&mut self.routes, &delta.routes);
         put(&mut self.vteps, &delta.vteps);
         if let Some(g) = &delta.globals {
@@ -147,6 +162,27 @@ impl Desired {
             }
         }
         Ok(())
+    }
+
+    fn host_faults(&self, out: &mut Vec<String>) {
+        for (name, h) in &self.hosts {
+            let lists = [&h.tiers, &h.forward, &h.untracked, &h.pre_dnat];
+            for p in lists
+                .into_iter()
+                .flatten()
+                .flat_map(|t| t.ingress.iter().chain(&t.egress))
+            {
+                if !self.policies.contains_key(p) {
+                    out.push(format!("HostEndpoint({name}) needs {p}"));
+                }
+            }
+            out.extend(
+                h.profiles
+                    .iter()
+                    .filter(|p| !self.profiles.contains_key(*p))
+                    .map(|p| format!("HostEndpoint({name}) needs Profile({p})")),
+            );
+        }
     }
 
     /// What dangles or overlaps; empty when the state keeps its promises.
@@ -197,6 +233,7 @@ impl Desired {
                     .map(|p| format!("{key} needs Profile({p})")),
             );
         }
+        self.host_faults(&mut out);
         for (id, set) in &self.sets {
             let nets: Vec<Cidr> = set
                 .members

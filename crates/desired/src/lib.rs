@@ -10,12 +10,17 @@
 //! Never: says how any of it is programmed.
 
 mod delta;
+mod host;
 mod policy;
 mod route;
 
 pub use delta::{Delta, Desired, SetChange};
+pub use host::{HostMatch, HostPolicy};
 pub use policy::{
     Entity, Member, Members, PolicyRules, ProfileRules, Rule, SetId, SetKind, TierPolicies,
     WorkloadPolicy,
 };
-pub use route::{Globals, HostAction, Nat, RouteTarget, Spoofing, Tunnel, Vtep};
+pub use route::{
+    DenyAction, Failsafe, Globals, HostAction, LogRate, Nat, Per, RouteTarget, ServiceLoop,
+    Spoofing, Tunnel, Vtep,
+};

@@ -1,6 +1,6 @@
 //! Where packets go: routes, tunnels, translation, and the node-wide settings.
 
-use net::{Cidr, Family, IfName, Mac};
+use net::{Cidr, Family, IfName, Mac, PortRange, Protocol};
 use std::net::IpAddr;
 
 /// How a destination is reached from this node.
@@ -86,7 +86,68 @@ pub struct Nat {
     /// Translate to this instead of the address of the outgoing interface (IPv4 only).
     pub address: Option<IpAddr>,
     /// Only these source ports.
-    pub ports: Option<net::PortRange>,
+    pub ports: Option<PortRange>,
+    /// Only what leaves by this interface; `+` at the end stands for any rest.
+    pub interface: Option<String>,
+}
+
+/// What becomes of what policy denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DenyAction {
+    /// Silence.
+    #[default]
+    Drop,
+    /// A TCP reset, or ICMP "administratively prohibited".
+    Reject,
+}
+
+/// A port of the host that host policy never closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failsafe {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// Only with this other side.
+    pub net: Option<Cidr>,
+}
+
+/// A unit of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Per {
+    /// A second.
+    #[default]
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+}
+
+/// How many lines the Log action may write: a rule each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRate {
+    /// Lines.
+    pub packets: u32,
+    /// In this time.
+    pub per: Per,
+    /// More at once, after silence.
+    pub burst: u32,
+}
+
+/// What becomes of packets to a service's address that nobody translated: they would go round
+/// between this node and its router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServiceLoop {
+    /// Dropped.
+    #[default]
+    Drop,
+    /// Answered with an error.
+    Reject,
+    /// Left alone.
+    Disabled,
 }
 
 /// What holds for the whole node.
@@ -118,8 +179,30 @@ pub struct Globals {
     pub external_vxlan: Vec<Cidr>,
     /// Translation.
     pub nat: Nat,
-    /// Prefix of log lines; `calico-packet` by default.
+    /// Prefix of log lines; `calico-packet` by default. `%t`, `%k`, `%n` and `%p` stand for tier,
+    /// kind, name, and namespace with name, of the policy.
     pub log_prefix: String,
+    /// Limit of each rule's log lines.
+    pub log_rate: Option<LogRate>,
+    /// Whether each verdict is sent to NFLOG groups 1 (ingress) and 2 (egress) with the rule's
+    /// identity: for flow logs.
+    pub nflog: bool,
+    /// What becomes of what policy denies.
+    pub deny: DenyAction,
+    /// Ports towards the host that its policy never closes.
+    pub failsafe_in: Vec<Failsafe>,
+    /// Ports from the host that its policy never closes.
+    pub failsafe_out: Vec<Failsafe>,
+    /// For packets to `service_cidrs` that are forwarded untranslated.
+    pub service_loop: ServiceLoop,
+    /// Ranges of service addresses that BGPConfiguration names; none overlap.
+    pub service_cidrs: Vec<Cidr>,
+    /// Whether [`crate::WorkloadPolicy::nats`] counts.
+    pub floating_ips: bool,
+    /// Addresses of all nodes, which may send IP in IP to this one; none overlap.
+    pub nodes: Vec<Cidr>,
+    /// Where DSCP marks do not go: all pools and this node's addresses; none overlap.
+    pub dscp_exclude: Vec<Cidr>,
 }
 
 impl Globals {
@@ -131,6 +214,18 @@ impl Globals {
         }]
         .as_ref()
     }
+}
+
+fn failsafes(lists: &[(Protocol, &[u16])]) -> Vec<Failsafe> {
+    let each = |&(protocol, ports): &(Protocol, &[u16])| {
+        let one = move |&port| Failsafe {
+            protocol,
+            port,
+            net: None,
+        };
+        ports.iter().map(one).collect::<Vec<_>>()
+    };
+    lists.iter().flat_map(each).collect()
 }
 
 impl Default for Globals {
@@ -150,6 +245,25 @@ impl Default for Globals {
             external_vxlan: Vec::new(),
             nat: Nat::default(),
             log_prefix: "calico-packet".to_owned(),
+            log_rate: None,
+            nflog: false,
+            deny: DenyAction::Drop,
+            failsafe_in: failsafes(&[
+                (
+                    Protocol::TCP,
+                    &[22, 179, 2379, 2380, 5473, 6443, 6666, 6667],
+                ),
+                (Protocol::UDP, &[68]),
+            ]),
+            failsafe_out: failsafes(&[
+                (Protocol::TCP, &[179, 2379, 2380, 5473, 6443, 6666, 6667]),
+                (Protocol::UDP, &[53, 67]),
+            ]),
+            service_loop: ServiceLoop::Drop,
+            service_cidrs: Vec::new(),
+            floating_ips: false,
+            nodes: Vec::new(),
+            dscp_exclude: Vec::new(),
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct HostEndpoint {
     pub profiles: Vec<ProfileId>,
     /// Ports that rules can name.
     pub ports: Vec<NamedPort>,
+    /// DSCP of what the host itself sends off the cluster; `None` leaves it.
+    pub dscp: Option<u8>,
 }
 
 /// Labels to inherit and the rules that decide when no policy does.

@@ -6,14 +6,20 @@
 //!
 //! Never: serialises, does I/O, knows a datastore, a kernel or a clock.
 
+mod bgp;
 mod endpoint;
 mod labels;
 mod node;
 mod policy;
 mod pool;
 pub mod selector;
+mod service;
 mod update;
 
+pub use bgp::{
+    BgpConfig, BgpFilter, BgpPeer, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule,
+    NextHopMode, PrefixCommunities, SecretKey,
+};
 pub use endpoint::{
     EndpointKey, HostEndpoint, NamedPort, NetworkSet, NetworkSetKey, Profile, ProfileId, Qos,
     WorkloadEndpoint, WorkloadKey,
@@ -21,8 +27,10 @@ pub use endpoint::{
 pub use labels::{LabelSource, Labels};
 pub use node::{FelixConfig, Node, NodeAddress};
 pub use policy::{
-    Action, Entity, Icmp, Policy, PolicyKey, PolicyKind, Rule, ServiceRef, Tier, TierAction,
+    Action, Entity, Icmp, Policy, PolicyKey, PolicyKind, Rule, ServiceRef, StagedAction, Tier,
+    TierAction,
 };
 pub use pool::{AllowedUses, Block, Borrowed, Encap, IpPool};
 pub use selector::{Selector, SelectorError};
+pub use service::{EndpointSlice, Service, ServicePort, SliceEndpoint, SliceKey, SlicePort};
 pub use update::Update;

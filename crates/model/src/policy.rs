@@ -158,6 +158,11 @@ pub struct Entity {
     pub not_named_ports: Vec<Arc<str>>,
     /// The endpoints of a service, with its ports on the destination side.
     pub service: Option<ServiceRef>,
+    /// Addresses of the nodes whose labels match: the `nodes` peer of ClusterNetworkPolicy.
+    pub nodes: Option<Selector>,
+    /// Destination only: what these names resolved to, in lower case without the last dot,
+    /// `*.` before a name for all below it: the `domainNames` peer of ClusterNetworkPolicy.
+    pub domains: Vec<Arc<str>>,
 }
 
 /// One rule: everything that it states must match.
@@ -200,6 +205,20 @@ impl Rule {
     }
 }
 
+/// What a staged policy would do to the enforced one of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum StagedAction {
+    /// Take its place, or be added.
+    #[default]
+    Set,
+    /// Remove it.
+    Delete,
+    /// Like `Set`, written by a recommender.
+    Learn,
+    /// Nothing: it is left out of every evaluation.
+    Ignore,
+}
+
 /// A policy of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -225,4 +244,6 @@ pub struct Policy {
     pub apply_on_forward: bool,
     /// Keep it programmed where no endpoint needs it yet.
     pub on_every_node: bool,
+    /// For staged kinds: what enforcing it would mean. `Set` for the others.
+    pub staged: StagedAction,
 }

@@ -1,10 +1,12 @@
 //! The one event that feeds calculation.
 
 use crate::{
-    Block, FelixConfig, HostEndpoint, IpPool, NetworkSet, NetworkSetKey, Node, Policy, PolicyKey,
-    Profile, ProfileId, Tier, WorkloadEndpoint, WorkloadKey,
+    BgpConfig, BgpFilter, BgpPeer, Block, EndpointSlice, FelixConfig, HostEndpoint, IpPool,
+    NetworkSet, NetworkSetKey, Node, Policy, PolicyKey, Profile, ProfileId, Service, ServiceRef,
+    SliceKey, Tier, WorkloadEndpoint, WorkloadKey,
 };
 use net::Cidr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The new state of one thing; `None` when it is gone.
@@ -33,6 +35,19 @@ pub enum Update {
     Node(Arc<str>, Option<Node>),
     /// A FelixConfiguration, by name.
     Felix(Arc<str>, Option<FelixConfig>),
+    /// A service.
+    Service(ServiceRef, Option<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(SliceKey, Option<EndpointSlice>),
+    /// A BGPConfiguration, by name.
+    BgpConfig(Arc<str>, Option<BgpConfig>),
+    /// A BGPPeer, by name.
+    BgpPeer(Arc<str>, Option<BgpPeer>),
+    /// A BGPFilter, by name.
+    BgpFilter(Arc<str>, Option<BgpFilter>),
+    /// What a domain name (lower case, no last dot) resolved to, as this node's pods saw it. No
+    /// resource: the agent learns it.
+    Domain(Arc<str>, Option<Arc<[IpAddr]>>),
     /// Whether the datastore says that it may be used (`datastoreReady`).
     Ready(bool),
 }

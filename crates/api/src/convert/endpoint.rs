@@ -163,6 +163,7 @@ pub(super) fn host_update(r: &HostEndpoint) -> Result<Update, Cause> {
         labels: labels(&r.metadata.labels),
         profiles: profiles(&s.profiles),
         ports: s.ports.iter().map(port).collect::<Result<_, _>>()?,
+        dscp: None,
     };
     Ok(Update::Host(
         r.metadata.name.as_str().into(),

@@ -139,6 +139,12 @@ pub fn absent(update: &Update) -> Update {
         Update::Block(k, _) => Update::Block(*k, None),
         Update::Node(k, _) => Update::Node(k.clone(), None),
         Update::Felix(k, _) => Update::Felix(k.clone(), None),
+        Update::Service(k, _) => Update::Service(k.clone(), None),
+        Update::EndpointSlice(k, _) => Update::EndpointSlice(k.clone(), None),
+        Update::BgpConfig(k, _) => Update::BgpConfig(k.clone(), None),
+        Update::BgpPeer(k, _) => Update::BgpPeer(k.clone(), None),
+        Update::BgpFilter(k, _) => Update::BgpFilter(k.clone(), None),
+        Update::Domain(k, _) => Update::Domain(k.clone(), None),
         Update::Ready(_) => Update::Ready(false),
     }
 }

@@ -90,6 +90,7 @@ pub(super) fn policy_update(
             .performance_hints
             .iter()
             .any(|h| h == "AssumeNeededOnEveryNode"),
+        staged: model::StagedAction::Set,
     };
     Ok(Update::Policy(key, Some(policy)))
 }
@@ -271,6 +272,8 @@ fn entity(e: &EntityRule, namespace: Option<&str>) -> Result<Entity, Cause> {
         not_ports,
         not_named_ports,
         service,
+        nodes: None,
+        domains: Vec::new(),
     })
 }
 

@@ -171,6 +171,8 @@ pub fn delta(old: &Desired, new: &Desired) -> Delta {
         policies: differ(&old.policies, &new.policies),
         profiles: differ(&old.profiles, &new.profiles),
         workloads: differ(&old.workloads, &new.workloads),
+        hosts: differ(&old.hosts, &new.hosts),
+        domains: (old.domains != new.domains).then(|| new.domains.clone()),
         routes: differ(&old.routes, &new.routes),
         vteps: differ(&old.vteps, &new.vteps),
         globals: if old.globals == new.globals {
