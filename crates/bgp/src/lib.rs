@@ -4,3 +4,16 @@
 //! panics; the same events in the same order give the same outputs.
 //!
 //! Never: opens a socket, reads a clock or a random source, logs.
+//!
+//! Where to start: [`types`] has the small values, [`attr`] what a route carries,
+//! [`caps`] what two speakers agree on, [`message`] what goes over the wire, [`wire`] how
+//! it is read and written, [`error`] what can be wrong with it.
+
+pub mod attr;
+pub mod caps;
+pub mod error;
+pub mod message;
+pub mod types;
+pub mod wire;
+
+pub use net::{Asn, Cidr, Family};
