@@ -4,9 +4,9 @@
 //!
 //! Never: does what the commands say.
 
-use crate::ends::Port;
-use crate::plan::{FamilySet, HostSpec, Topology};
 use clap::{Args as ClapArgs, Subcommand};
+use scenario::Port;
+use scenario::plan::{FamilySet, HostSpec, Topology};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,14 +60,14 @@ pub struct UpArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub nodes: u8,
     /// flat: one segment; routed: a subnet for each node and a router between them
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     pub topology: Topology,
     /// ipv4, ipv6 or both
     #[arg(long, default_value = "ipv4", value_parser = FamilySet::parse)]
     pub families: FamilySet,
     /// None, VXLAN, VXLANCrossSubnet, IPIP or IPIPCrossSubnet, for the default pools
     #[arg(long, default_value = "None")]
-    pub encapsulation: crate::plan::Encapsulation,
+    pub encapsulation: scenario::plan::Encapsulation,
     /// Bring the pools with `apply`: make no default ones
     #[arg(long)]
     pub no_default_pools: bool,

@@ -9,20 +9,17 @@
 //!
 //! The parts: [`args`] and `command` are the caller's side. The `holder` process keeps the
 //! namespaces, plays the fabric, the kubelet and the peers that probes talk to, and listens
-//! on a control socket (`protocol`) in the lab's directory (`state`). `plan`, `scenario`,
-//! `matrix` and `reason` are pure.
+//! on a control socket (`protocol`) in the lab's directory (`state`). `matrix` and
+//! `reason` are pure; what a lab is made of and scenario files are in the crate `scenario`.
 
 pub mod args;
 mod capture;
 mod command;
-mod ends;
 mod holder;
 mod matrix;
-mod plan;
 mod protocol;
 mod reason;
 mod routes;
-mod scenario;
 mod state;
 
 pub use args::Args;

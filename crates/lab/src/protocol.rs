@@ -5,12 +5,11 @@
 //!
 //! Never: does what it carries.
 
-use crate::ends::{End, Port};
-use net::Family;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use scenario::{Check, End, Flow};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
@@ -112,68 +111,6 @@ pub(crate) enum Response {
     Late(Vec<PodStatus>),
     /// It cannot be done, and why.
     Error(String),
-}
-
-/// From where to where, with what.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Flow {
-    /// The sender.
-    pub from: End,
-    /// The receiver.
-    pub to: End,
-    /// What is sent.
-    pub port: Port,
-    /// Which family, where the receiver has both; `None` is the receiver's first.
-    pub family: Option<Family2>,
-}
-
-/// [`Family`] as the protocol spells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Family2 {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl From<Family> for Family2 {
-    fn from(f: Family) -> Self {
-        match f {
-            Family::V4 => Self::V4,
-            Family::V6 => Self::V6,
-        }
-    }
-}
-
-impl From<Family2> for Family {
-    fn from(f: Family2) -> Self {
-        match f {
-            Family2::V4 => Self::V4,
-            Family2::V6 => Self::V6,
-        }
-    }
-}
-
-/// What must be so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Check {
-    /// What to send.
-    pub flow: Flow,
-    /// Whether it must get through.
-    pub allow: bool,
-    /// The address that the receiver must have seen.
-    pub source: Option<SourceIs>,
-}
-
-/// Which source address a receiver must see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum SourceIs {
-    /// The sender's own.
-    Pod,
-    /// One of the sender's node.
-    Node,
-    /// This one.
-    Address(IpAddr),
 }
 
 /// How it went.

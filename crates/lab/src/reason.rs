@@ -406,6 +406,7 @@ mod tests {
             pre_dnat: false,
             apply_on_forward: false,
             on_every_node: false,
+            staged: model::StagedAction::Set,
         }
     }
 

@@ -5,9 +5,9 @@
 //! Never: keeps state of its own.
 
 use crate::command::Failure;
-use crate::plan::Spec;
 use crate::protocol::{Connection, Request, Response, Status};
 use crate::state::{Dir, Labs};
+use scenario::plan::Spec;
 use std::os::fd::BorrowedFd;
 
 /// A running lab.

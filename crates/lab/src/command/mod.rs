@@ -15,11 +15,11 @@ mod test;
 mod up;
 
 use crate::args::{Args, Command, ExecArgs};
-use crate::ends::End;
 use crate::protocol::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use handle::Handle;
+use scenario::End;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;

@@ -9,14 +9,14 @@
 use crate::args::FileArgs;
 use crate::command::handle::{Handle, unexpected};
 use crate::command::{Failure, note, say};
-use crate::plan::{POOL_V4, POOL_V6, Spec};
 use crate::protocol::{PodRef, PodStatus, Request, Response};
 use crate::reason::World;
-use crate::scenario::in_order;
 use crate::state::Dir;
 use api::{Resource, ResourceKind, parse_documents};
 use datastore::{Client, ClientError, Delete, Store};
 use net::Family;
+use scenario::in_order;
+use scenario::plan::{POOL_V4, POOL_V6, Spec};
 use serde_json::json;
 use std::io::Read;
 use std::path::Path;

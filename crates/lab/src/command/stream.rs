@@ -7,9 +7,10 @@
 use crate::command::handle::{Handle, unexpected};
 use crate::command::probe::millis;
 use crate::command::{Failure, say};
-use crate::ends::{End, Port};
-use crate::protocol::{Connection, Flow, Request, Response, StreamReport};
+use crate::protocol::{Connection, Request, Response, StreamReport};
 use net::Protocol;
+use scenario::Flow;
+use scenario::{End, Port};
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -11,8 +11,9 @@ use crate::command::handle::unexpected;
 use crate::command::objects::{self, Objects};
 use crate::command::probe::{Explainer, millis};
 use crate::command::{Failure, note, say, up};
-use crate::protocol::{Check, Checked, Request, Response};
-use crate::scenario::{self, Scenario, Step};
+use crate::protocol::{Checked, Request, Response};
+use scenario::Check;
+use scenario::{Scenario, ScenarioError, Step};
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -56,7 +57,7 @@ struct CheckReport {
 pub(super) fn run(a: &TestArgs) -> Result<ExitCode, Failure> {
     let (mut passed, mut failed, mut unusable) = (0, 0, false);
     for (i, file) in a.files.iter().enumerate() {
-        let report = match scenario::read(file) {
+        let report = match read(file) {
             Ok(s) => one(file, s, i, a),
             Err(e) => broken(file, String::new(), e.to_string()),
         };
@@ -77,6 +78,17 @@ pub(super) fn run(a: &TestArgs) -> Result<ExitCode, Failure> {
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::from(1),
     })
+}
+
+/// Reads a scenario file and what it names.
+fn read(file: &Path) -> Result<Scenario, ScenarioError> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| ScenarioError {
+        file: name.clone(),
+        line: 0,
+        message: e.to_string(),
+    })?;
+    scenario::parse(&text, &name, &|p: &Path| std::fs::read_to_string(p))
 }
 
 fn broken(file: &Path, name: String, error: String) -> Report {

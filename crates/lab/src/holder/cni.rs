@@ -93,7 +93,7 @@ impl Runtime {
     pub(super) fn configure(
         &self,
         node: &Node,
-        families: crate::plan::FamilySet,
+        families: scenario::plan::FamilySet,
     ) -> io::Result<()> {
         let socket = self.dir.agent_socket(&node.name);
         let mut plugins = vec![json!({

@@ -6,11 +6,10 @@
 //! Never: trusts that a caller stays: what it began ends with it.
 
 use crate::holder::{Lab, exec, probe, sniff};
-use crate::protocol::{
-    Check, Checked, Connection, Flow, Outcome, Request, Response, receive_with_fds,
-};
+use crate::protocol::{Checked, Connection, Outcome, Request, Response, receive_with_fds};
 use crate::routes;
 use net::{Family, IfIndex};
+use scenario::{Check, Flow};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -203,7 +202,7 @@ fn stream(
     })
 }
 
-fn route_lines(lab: &Lab, target: &crate::ends::End) -> Result<Vec<String>, String> {
+fn route_lines(lab: &Lab, target: &scenario::End) -> Result<Vec<String>, String> {
     let found = lab.find(target)?;
     let ns = found
         .ns

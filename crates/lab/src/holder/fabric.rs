@@ -6,12 +6,12 @@
 //! Never: carries pod traffic that the product should have encapsulated: it knows the routes
 //! to pods only where told (see `router`).
 
-use crate::plan::{HostPlan, Interface, NodePlan, Plan, Spec, Topology};
 use link::{Address, Changes, Handle, Sysctl, Veth, VethEnd};
 use net::{Cidr, Family, IfIndex, IfName};
 use netlink::NetlinkError;
 use netlink::netns::NetNs;
 use route::{Hop, Proto, Route, Table};
+use scenario::plan::{HostPlan, Interface, NodePlan, Plan, Spec, Topology};
 use std::net::IpAddr;
 
 /// A network namespace with a name.

@@ -402,7 +402,7 @@ impl Kubelet {
                 continue;
             };
             for ip in &sandbox.ips {
-                let port = crate::ends::Port::new(protocol, port.container_port);
+                let port = scenario::Port::new(protocol, port.container_port);
                 if let Err(e) = self.servers.ensure(&sandbox.ns, *ip, port, &label) {
                     eprintln!("{label}: listen on {port}: {e}");
                 }

@@ -23,9 +23,7 @@ mod sockets;
 pub(crate) mod spawn;
 
 use crate::args::HolderArgs;
-use crate::ends::End;
-use crate::plan::{FamilySet, Plan, Spec};
-use crate::protocol::{Flow, Status};
+use crate::protocol::Status;
 use crate::state::Dir;
 use datastore::Store;
 use fabric::{Fabric, Place};
@@ -33,6 +31,9 @@ use kubelet::Kubelet;
 use net::Family;
 use netlink::netns::NetNs;
 use node::Node;
+use scenario::End;
+use scenario::Flow;
+use scenario::plan::{FamilySet, Plan, Spec};
 use servers::Servers;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -53,7 +54,7 @@ enum BuildError {
     #[error("read the lab's plan: {0}")]
     Spec(#[from] serde_json::Error),
     #[error(transparent)]
-    Plan(#[from] crate::plan::PlanError),
+    Plan(#[from] scenario::plan::PlanError),
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("build the fabric: {0}")]

@@ -8,11 +8,11 @@
 
 use crate::holder::children::{Children, Started};
 use crate::holder::fabric::Place;
-use crate::plan::{NodePlan, Spec};
 use crate::protocol::NodeStatus;
 use crate::state::Dir;
 use net::Family;
 use netlink::netns::NetNs;
+use scenario::plan::{NodePlan, Spec};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

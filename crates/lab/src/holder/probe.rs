@@ -5,13 +5,14 @@
 //!
 //! Never: judges whether the result is right.
 
-use crate::ends::Port;
 use crate::holder::sctp::{self, Packet};
 use crate::holder::servers::{Greeting, Servers, ip_header};
 use crate::holder::sockets::{self, Socket};
-use crate::protocol::{Checked, Outcome, SourceIs, StreamReport, Verdict};
+use crate::protocol::{Checked, Outcome, StreamReport, Verdict};
 use net::{Family, Protocol};
 use netlink::netns::NetNs;
+use scenario::Port;
+use scenario::SourceIs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -6,11 +6,11 @@
 //!
 //! Never: takes a port that a program in the namespace already has: that answers then.
 
-use crate::ends::Port;
 use crate::holder::sctp::{self, Packet};
 use crate::holder::sockets::{self, Socket};
 use net::{Family, Protocol};
 use netlink::netns::{NetNs, NetNsId};
+use scenario::Port;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;

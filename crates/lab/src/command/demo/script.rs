@@ -6,9 +6,10 @@
 
 use super::Demo;
 use crate::command::{Failure, say};
-use crate::ends::{End, Port};
-use crate::protocol::{Flow, Verdict};
+use crate::protocol::Verdict;
 use net::{Cidr, Protocol};
+use scenario::Flow;
+use scenario::{End, Port};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 /// How the nodes are joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Topology {
     /// One segment for all nodes.
@@ -19,6 +19,27 @@ pub enum Topology {
     Flat,
     /// One subnet for each node, joined by a router.
     Routed,
+}
+
+impl FromStr for Topology {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "flat" => Ok(Self::Flat),
+            "routed" => Ok(Self::Routed),
+            _ => Err(format!("topology {s:?} is neither flat nor routed")),
+        }
+    }
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flat => "flat",
+            Self::Routed => "routed",
+        })
+    }
 }
 
 /// Which families a lab has; at least one.
@@ -165,7 +186,7 @@ impl FromStr for HostSpec {
 
 /// All that the holder needs to know to build a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spec {
+pub struct Spec {
     /// Its name.
     pub name: String,
     /// How many nodes.
@@ -186,7 +207,7 @@ pub(crate) struct Spec {
 
 /// An address with the prefix it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interface {
+pub struct Interface {
     /// The address.
     pub addr: IpAddr,
     /// Length of its prefix.
@@ -201,7 +222,7 @@ impl fmt::Display for Interface {
 
 /// One node's place on the fabric.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NodePlan {
+pub struct NodePlan {
     /// `node-1` and so on.
     pub name: String,
     /// Its addresses, one a family.
@@ -212,7 +233,7 @@ pub(crate) struct NodePlan {
 
 /// One outside host's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostPlan {
+pub struct HostPlan {
     /// Its name.
     pub name: String,
     /// Its addresses.
@@ -221,7 +242,7 @@ pub(crate) struct HostPlan {
 
 /// The whole address plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Nodes in order.
     pub nodes: Vec<NodePlan>,
     /// Hosts in order.
@@ -229,17 +250,17 @@ pub(crate) struct Plan {
 }
 
 /// The fabric's IPv4 range; a routed fabric has a /24 of it for each node.
-pub(crate) const FABRIC_V4: &str = "172.18.0.0/16";
+pub const FABRIC_V4: &str = "172.18.0.0/16";
 /// The fabric's IPv6 range; a routed fabric has a /64 of it for each node.
-pub(crate) const FABRIC_V6: &str = "fd00:18::/48";
+pub const FABRIC_V6: &str = "fd00:18::/48";
 /// The default pools, the ranges that most documentation uses.
-pub(crate) const POOL_V4: &str = "10.244.0.0/16";
+pub const POOL_V4: &str = "10.244.0.0/16";
 /// As [`POOL_V4`].
-pub(crate) const POOL_V6: &str = "fd00:10:244::/64";
+pub const POOL_V6: &str = "fd00:10:244::/64";
 
 /// What the specification asks for that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PlanError {
+pub enum PlanError {
     /// Two hosts of one name.
     #[error("host {0:?} is there twice")]
     HostTwice(String),
@@ -269,7 +290,7 @@ impl Spec {
     ///
     /// # Errors
     /// Names the host that cannot be placed.
-    pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
+    pub fn plan(&self) -> Result<Plan, PlanError> {
         let nodes = (1..=self.nodes).map(|n| self.node(n)).collect();
         let mut hosts: Vec<HostPlan> = Vec::new();
         for h in &self.hosts {

@@ -1,13 +1,13 @@
-//! Scenario files: a small cluster, what is applied to it, and what must then be reachable.
+//! Reading scenario files.
 //!
 //! Promises: a file is read whole or refused with file and line; every end that an
 //! expectation names exists at that step; `*` and the families are spelled out.
 //!
 //! Never: runs anything. The format is in `formats/scenario.md`.
 
+use crate::check::{Check, Flow, SourceIs};
 use crate::ends::{End, Port};
 use crate::plan::{Encapsulation, FamilySet, HostSpec, Spec, Topology};
-use crate::protocol::{Check, Flow, SourceIs};
 use api::{Resource, ResourceKind, parse_documents};
 use net::{Family, Protocol};
 use serde::Deserialize;
@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use serde_saphyr::Spanned;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 /// A file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ScenarioError {
+pub struct ScenarioError {
     /// The file, as given.
     pub file: String,
     /// From 1; 0 where it is not one line's fault.
@@ -41,7 +42,7 @@ impl std::error::Error for ScenarioError {}
 
 /// A scenario, ready to run.
 #[derive(Debug)]
-pub(crate) struct Scenario {
+pub struct Scenario {
     /// For people.
     pub name: String,
     /// The cluster.
@@ -54,7 +55,7 @@ pub(crate) struct Scenario {
 
 /// Changes, and what must then hold.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub struct Step {
     /// For people.
     pub name: String,
     /// Created or updated.
@@ -132,26 +133,27 @@ struct RawExpect {
     source: Option<String>,
 }
 
-/// Reads a file.
-///
-/// # Errors
-/// The first thing that makes it unusable, with its line.
-pub(crate) fn read(path: &Path) -> Result<Scenario, ScenarioError> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| ScenarioError {
-        file: file.clone(),
-        line: 0,
-        message: e.to_string(),
-    })?;
-    parse(&text, &file)
+/// How the files are read that a scenario names with `{file: path}`.
+pub trait Files {
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn text(&self, path: &Path) -> io::Result<String>;
+}
+
+impl<F: Fn(&Path) -> io::Result<String>> Files for F {
+    fn text(&self, path: &Path) -> io::Result<String> {
+        self(path)
+    }
 }
 
 /// Reads a text that came from `file`.
 ///
 /// # Errors
-/// As [`read`].
-pub(crate) fn parse(text: &str, file: &str) -> Result<Scenario, ScenarioError> {
-    let reader = Reader { file };
+/// The first thing that makes it unusable, with its line.
+pub fn parse(text: &str, file: &str, files: &dyn Files) -> Result<Scenario, ScenarioError> {
+    let reader = Reader { file, files };
     let raw: Raw = serde_saphyr::from_str(text).map_err(|e| ScenarioError {
         file: file.to_owned(),
         line: e.location().map_or(0, |l| l.line()),
@@ -278,7 +280,7 @@ fn add_namespaces(mut objects: Vec<Resource>) -> Vec<Resource> {
 
 /// Namespaces, tiers and pools before what needs them, pods last: written files have their
 /// objects in any order.
-pub(crate) fn in_order(mut objects: Vec<Resource>) -> Vec<Resource> {
+pub fn in_order(mut objects: Vec<Resource>) -> Vec<Resource> {
     objects.sort_by_key(|o| match o.kind() {
         ResourceKind::Namespace => 0,
         ResourceKind::Tier | ResourceKind::IpPool | ResourceKind::ServiceAccount => 1,
@@ -297,6 +299,7 @@ struct Scope {
 
 struct Reader<'a> {
     file: &'a str,
+    files: &'a dyn Files,
 }
 
 impl Reader<'_> {
@@ -320,7 +323,9 @@ impl Reader<'_> {
                     .parent()
                     .unwrap_or(Path::new(""))
                     .join(path);
-                let text = std::fs::read_to_string(&path)
+                let text = self
+                    .files
+                    .text(&path)
                     .map_err(|e| self.error(line, format!("{}: {e}", path.display())))?;
                 let parsed = parse_documents(&text, &path.display().to_string());
                 return parsed

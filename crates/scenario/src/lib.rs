@@ -1,0 +1,16 @@
+//! Scenario files: a small cluster, what is applied to it, and what must then be reachable.
+//!
+//! Promises: a file is read whole or refused with file and line; the same scenario answered
+//! from the resources alone ([`offline`]) or by packets has the same addresses, services and
+//! checks, and one form of report.
+//!
+//! Never: does I/O (files come through [`Files`]), reads a clock, sends a packet.
+
+mod check;
+mod ends;
+pub mod plan;
+mod read;
+
+pub use check::{Check, FamilyName, Flow, SourceIs};
+pub use ends::{End, Port};
+pub use read::{Files, Scenario, ScenarioError, Step, in_order, parse};
