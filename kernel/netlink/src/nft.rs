@@ -11,9 +11,9 @@ pub mod conntrack;
 mod expr;
 mod read;
 
-pub use batch::{BaseSpec, Batch, ElementSpec, SetSpec, key_type, set_flag};
-pub use expr::{Ct, Exprs, Fib, Header, Meta, Nat, R, VerdictCode};
-pub use read::{ChainInfo, ElementInfo, RuleInfo, SetInfo, VerdictInfo};
+pub use batch::{BaseSpec, Batch, ElementData, ElementSpec, SetData, SetSpec, key_type, set_flag};
+pub use expr::{Ct, Exprs, Fib, Header, Meta, Nat, R, Stateful, VerdictCode};
+pub use read::{ChainInfo, DataInfo, ElementInfo, RuleInfo, SetInfo, VerdictInfo};
 
 use crate::wire::{Attrs, Frame, Message, text, u16_at, u32_at};
 use crate::{Buffers, Errno, NetlinkError, Protocol, Socket, set_buffers};
@@ -22,7 +22,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 
-const INET: u8 = 1;
+/// What packets a table sees (`NFPROTO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the kernel's names")]
+pub enum Family {
+    Inet = 1,
+    Arp = 3,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+        })
+    }
+}
+
 const SUBSYS: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
@@ -99,6 +116,7 @@ pub enum Notice {
 pub struct Nft {
     fd: OwnedFd,
     port: u32,
+    family: Family,
     table: String,
     generation: u32,
     changed: bool,
@@ -189,18 +207,19 @@ const BUFFERS: Buffers = Buffers {
 };
 
 impl Nft {
-    /// Opens in the network namespace of the calling thread, for the `inet` table of this
-    /// name. Notices begin here.
+    /// Opens in the network namespace of the calling thread, for the table of this name.
+    /// Notices begin here.
     ///
     /// # Errors
     /// When the kernel gives no socket or has no nf_tables.
-    pub fn open(table: &str) -> Result<Self, NetlinkError> {
+    pub fn open(family: Family, table: &str) -> Result<Self, NetlinkError> {
         let fail = |e| NetlinkError::system("open an nf_tables socket", e);
         let (fd, port) = open().map_err(fail)?;
         set_buffers(fd.as_fd(), BUFFERS).map_err(fail)?;
         let mut nft = Self {
             fd,
             port,
+            family,
             table: table.to_owned(),
             generation: 0,
             changed: false,
@@ -272,7 +291,7 @@ impl Nft {
                 } else if r.port == self.port {
                     ours(&r);
                 } else if r.kind >> 8 == SUBSYS
-                    && r.body.first() == Some(&INET)
+                    && r.body.first() == Some(&(self.family as u8))
                     && attr(Attrs::after(r.body, 4), 1).and_then(text) == Some(&self.table)
                 {
                     self.changed = true;

@@ -8,6 +8,7 @@
 mod lower;
 mod plan;
 mod print;
+mod set;
 mod sys;
 mod table;
 mod value;

@@ -7,15 +7,16 @@
 use crate::value::*;
 use net::{Cidr, Family, IfName, PortRange, Protocol};
 use netlink::nft::{
-    BaseSpec, Ct, Exprs, Fib, Header, Meta, Nat, R, SetSpec, VerdictCode, key_type, set_flag,
+    BaseSpec, Ct, ElementData, Exprs, Fib, Header, Meta, Nat, R, SetData, SetSpec, Stateful,
+    VerdictCode, key_type, set_flag,
 };
 use std::net::IpAddr;
 
 const IFNAME_LEN: usize = 16;
 /// `IPS_DST_NAT` of `nf_conntrack_common.h`.
 const CT_DST_NAT: u32 = 1 << 5;
-/// `RTN_LOCAL` of `rtnetlink.h`.
-const RTN_LOCAL: u32 = 2;
+/// Where the sender's IPv4 address stands in an ARP packet of Ethernet (RFC 826).
+const ARP_SENDER: u32 = 14;
 
 const fn nfproto(f: Family) -> u8 {
     match f {
@@ -165,7 +166,10 @@ fn matching(m: &Match, e: &mut Exprs, known: &mut Known) {
             side,
             ports,
             negate,
-        } => port_list(*side, ports.as_slice(), *negate, e),
+        } => {
+            e.payload(Header::Transport, port_offset(*side), 2, R(0));
+            port_list(ports.as_slice(), *negate, e);
+        }
         Match::Icmp {
             family,
             kind,
@@ -198,19 +202,139 @@ fn matching(m: &Match, e: &mut Exprs, known: &mut Known) {
             }
             e.cmp(R(0), *negate, &value.to_ne_bytes());
         }
-        Match::FibLocal { side, negate } => {
-            let what = match side {
-                Side::Source => Fib::SourceType,
-                Side::Destination => Fib::DestinationType,
-            };
-            e.fib(what, R(0));
-            e.cmp(R(0), *negate, &RTN_LOCAL.to_ne_bytes());
-        }
+        Match::FibLocal { side, negate } => fib_type(*side, AddrType::Local, *negate, e),
         Match::RpfMissing => {
             e.fib(Fib::ReversePath, R(0));
             e.cmp(R(0), false, &[0; 4]);
         }
+        Match::IfAddrInSet {
+            interface,
+            side,
+            family,
+            set,
+            negate,
+        } => {
+            known.family(*family, e);
+            e.meta(interface_key(*interface), R(0));
+            load_addr(*family, *side, R(4), e);
+            e.lookup(set.as_str(), R(0), *negate);
+        }
+        Match::Dscp {
+            family,
+            dscp,
+            negate,
+        } => {
+            known.family(*family, e);
+            let d = dscp_field(*family);
+            e.payload(Header::Network, d.offset, d.len, R(0));
+            let n = d.len as usize;
+            e.bitwise(R(0), R(0), &d.mask[..n], &[0; 2][..n]);
+            e.cmp(R(0), *negate, &d.value(*dscp)[..n]);
+        }
+        Match::CtOriginalAddr { side, nets, negate } => {
+            let f = nets.family();
+            original_address(*side, nets, *negate, e);
+            // The kernel has told the family by giving the address.
+            known.family = Some(f);
+        }
+        Match::CtOriginalPorts {
+            side,
+            ports,
+            negate,
+        } => {
+            let key = match side {
+                Side::Source => Ct::ProtoSrc,
+                Side::Destination => Ct::ProtoDst,
+            };
+            e.ct_original(key, R(0));
+            port_list(ports.as_slice(), *negate, e);
+        }
+        Match::FibType { side, kind, negate } => fib_type(*side, *kind, *negate, e),
+        Match::ArpOperation(op) => {
+            e.payload(Header::Network, 6, 2, R(0));
+            e.cmp(R(0), false, &(*op as u16).to_be_bytes());
+        }
+        Match::ArpSenderInSet {
+            interface,
+            set,
+            negate,
+        } => {
+            e.meta(interface_key(*interface), R(0));
+            e.payload(Header::Network, ARP_SENDER, 4, R(4));
+            e.lookup(set.as_str(), R(0), *negate);
+        }
     }
+}
+
+fn fib_type(side: Side, kind: AddrType, negate: bool, e: &mut Exprs) {
+    let what = match side {
+        Side::Source => Fib::SourceType,
+        Side::Destination => Fib::DestinationType,
+    };
+    e.fib(what, R(0));
+    e.cmp(R(0), negate, &(kind as u32).to_ne_bytes());
+}
+
+const fn interface_key(key: VMapKey) -> Meta {
+    match key {
+        VMapKey::IifName => Meta::IifName,
+        VMapKey::OifName => Meta::OifName,
+    }
+}
+
+/// Where the DSCP stands in the IP header.
+struct DscpField {
+    offset: u32,
+    len: u32,
+    mask: [u8; 2],
+    shift: u32,
+}
+
+impl DscpField {
+    /// The value in its place.
+    fn value(&self, dscp: Dscp) -> [u8; 2] {
+        let v = u16::from(dscp.get()) << self.shift;
+        if self.len == 1 {
+            [v.to_be_bytes()[1], 0]
+        } else {
+            v.to_be_bytes()
+        }
+    }
+}
+
+/// RFC 791 and RFC 8200, as RFC 2474 has it.
+const fn dscp_field(f: Family) -> DscpField {
+    match f {
+        Family::V4 => DscpField {
+            offset: 1,
+            len: 1,
+            mask: [0xfc, 0],
+            shift: 2,
+        },
+        Family::V6 => DscpField {
+            offset: 0,
+            len: 2,
+            mask: [0x0f, 0xc0],
+            shift: 6,
+        },
+    }
+}
+
+/// Rewrites the first two bytes of the IP header: checksums go by two.
+fn set_dscp(f: Family, dscp: Dscp, e: &mut Exprs) {
+    let d = dscp_field(f);
+    let value = (u16::from(dscp.get()) << d.shift).to_be_bytes();
+    let keep: [u8; 2] = match f {
+        Family::V4 => [0xff, !d.mask[0]],
+        Family::V6 => [!d.mask[0], !d.mask[1]],
+    };
+    e.payload(Header::Network, 0, 2, R(0));
+    e.bitwise(R(0), R(0), &keep, &value);
+    let checksum = match f {
+        Family::V4 => Some(10),
+        Family::V6 => None,
+    };
+    e.payload_write(Header::Network, 0, 2, R(0), checksum);
 }
 
 /// ICMP and ICMPv6 each belong to one family; the protocol number says which.
@@ -248,16 +372,39 @@ fn addresses(side: Side, nets: &NetList, negate: bool, e: &mut Exprs) {
         let len = one.len();
         if len == 0 && !negate {
             // Every address of the family, which has been tested.
-        } else if len.is_multiple_of(8) && len > 0 {
+            return;
+        }
+        if len.is_multiple_of(8) && len > 0 {
             let n = u32::from(len / 8);
             e.payload(Header::Network, offset, n, R(0));
             e.cmp(R(0), negate, &addr_bytes(one.addr())[..n as usize]);
-        } else {
-            load_addr(f, side, R(0), e);
-            let mask = addr_bytes(mask(f, len));
-            e.bitwise(R(0), R(0), &mask, &vec![0; mask.len()]);
-            e.cmp(R(0), negate, &addr_bytes(one.addr()));
+            return;
         }
+    }
+    load_addr(f, side, R(0), e);
+    address_list(nets, negate, e);
+}
+
+fn original_address(side: Side, nets: &NetList, negate: bool, e: &mut Exprs) {
+    let key = match (nets.family(), side) {
+        (Family::V4, Side::Source) => Ct::SrcIp,
+        (Family::V4, Side::Destination) => Ct::DstIp,
+        (Family::V6, Side::Source) => Ct::SrcIp6,
+        (Family::V6, Side::Destination) => Ct::DstIp6,
+    };
+    e.ct_original(key, R(0));
+    address_list(nets, negate, e);
+}
+
+/// The address in the first registers.
+fn address_list(nets: &NetList, negate: bool, e: &mut Exprs) {
+    let f = nets.family();
+    if let [one] = nets.as_slice() {
+        if !one.is_host() {
+            let mask = addr_bytes(mask(f, one.len()));
+            e.bitwise(R(0), R(0), &mask, &vec![0; mask.len()]);
+        }
+        e.cmp(R(0), negate, &addr_bytes(one.addr()));
         return;
     }
     let interval = !nets.as_slice().iter().all(|c| c.is_host());
@@ -266,7 +413,6 @@ fn addresses(side: Side, nets: &NetList, negate: bool, e: &mut Exprs) {
         elements.push((addr_bytes(c.addr()), false));
         elements.extend(interval.then(|| after(*c)).flatten().map(|end| (end, true)));
     }
-    load_addr(f, side, R(0), e);
     e.lookup_anonymous(R(0), addr_type(f), addr_len(f), interval, elements, negate);
 }
 
@@ -283,8 +429,8 @@ fn after(c: Cidr) -> Option<Vec<u8>> {
     (last != end).then(|| addr_bytes(c.family().addr(last + 1)))
 }
 
-fn port_list(side: Side, ports: &[PortRange], negate: bool, e: &mut Exprs) {
-    e.payload(Header::Transport, port_offset(side), 2, R(0));
+/// The port in the first register.
+fn port_list(ports: &[PortRange], negate: bool, e: &mut Exprs) {
     let be = u16::to_be_bytes;
     match ports {
         [r] if r.first() == r.last() => e.cmp(R(0), negate, &be(r.first())),
@@ -315,6 +461,15 @@ fn statement(s: &Statement, e: &mut Exprs, known: &mut Known) {
             prefix,
             to: LogTo::Group(g),
         } => e.log_group(prefix.as_str(), *g),
+        Statement::Log {
+            prefix,
+            to:
+                LogTo::GroupWith {
+                    group,
+                    snaplen,
+                    threshold,
+                },
+        } => e.log_group_with(prefix.as_str(), *group, *snaplen, *threshold),
         Statement::Limit {
             rate,
             per,
@@ -351,14 +506,22 @@ fn statement(s: &Statement, e: &mut Exprs, known: &mut Known) {
             translate(Nat::Destination, *addr, port.map(PortRange::one), e);
         }
         Statement::VMap { key, map } => {
-            let key = match key {
-                VMapKey::IifName => Meta::IifName,
-                VMapKey::OifName => Meta::OifName,
-            };
-            e.meta(key, R(0));
+            e.meta(interface_key(*key), R(0));
             e.vmap(map.as_str(), R(0));
         }
+        Statement::CtCount { over } => e.ct_count(*over),
+        Statement::SetDscp { family, dscp } => {
+            known.family(*family, e);
+            set_dscp(*family, *dscp, e);
+        }
+        Statement::DnatMap { family, map } => {
+            translate_by(Nat::Destination, Side::Destination, *family, map, e, known);
+        }
+        Statement::SnatMap { family, map } => {
+            translate_by(Nat::Source, Side::Source, *family, map, e, known);
+        }
         Statement::Reject(Reject::AdminProhibited) => e.reject_admin_prohibited(),
+        Statement::Reject(Reject::PortUnreachable) => e.reject_port_unreachable(),
         Statement::Reject(Reject::TcpReset) => {
             known.proto(Protocol::TCP, e);
             e.reject_tcp_reset();
@@ -383,6 +546,13 @@ fn translate(nat: Nat, addr: IpAddr, ports: Option<PortRange>, e: &mut Exprs) {
     e.nat(nat, nfproto(f), R(0), regs);
 }
 
+fn translate_by(nat: Nat, side: Side, f: Family, map: &SetName, e: &mut Exprs, known: &mut Known) {
+    known.family(f, e);
+    load_addr(f, side, R(0), e);
+    e.lookup_value(map.as_str(), R(0), R(0));
+    e.nat(nat, nfproto(f), R(0), None);
+}
+
 /// A verdict in the kernel's terms.
 pub(crate) fn verdict(v: &Verdict) -> VerdictCode<'_> {
     match v {
@@ -394,16 +564,17 @@ pub(crate) fn verdict(v: &Verdict) -> VerdictCode<'_> {
     }
 }
 
-/// A base chain's place in the kernel's terms.
-pub(crate) fn base(b: &Base) -> BaseSpec {
+/// A base chain's place in the kernel's terms; hooks have other numbers in ARP tables.
+pub(crate) fn base(family: TableFamily, b: &Base) -> BaseSpec {
     BaseSpec {
         kind: b.kind.to_string(),
-        hook: match b.hook {
-            Hook::Prerouting => 0,
-            Hook::Input => 1,
-            Hook::Forward => 2,
-            Hook::Output => 3,
-            Hook::Postrouting => 4,
+        hook: match (family, b.hook) {
+            (TableFamily::Inet, Hook::Prerouting) | (TableFamily::Arp, Hook::Input) => 0,
+            (TableFamily::Inet, Hook::Input) | (TableFamily::Arp, Hook::Output) => 1,
+            (_, Hook::Forward) => 2,
+            (_, Hook::Output) => 3,
+            // What no ARP table has, the kernel refuses.
+            (_, Hook::Prerouting | Hook::Postrouting) => 4,
         },
         priority: b.priority,
         policy: match b.policy {
@@ -420,28 +591,83 @@ pub(crate) fn set(kind: SetKind) -> SetSpec {
         key_type,
         key_len,
         fields: Vec::new(),
+        data: SetData::None,
+        host_order: key_type == key_type::IFNAME,
     };
+    let triple = |f| {
+        let pair = key_type::concat(addr_type(f), key_type::PROTO);
+        one(
+            0,
+            key_type::concat(pair, key_type::SERVICE),
+            addr_len(f) + 8,
+        )
+    };
+    let name = || one(0, key_type::IFNAME, 16);
     match kind {
         SetKind::Addr(f) => one(0, addr_type(f), addr_len(f)),
         SetKind::Net(f) => one(set_flag::INTERVAL, addr_type(f), addr_len(f)),
-        SetKind::AddrProtoPort(f) => SetSpec {
-            flags: 0,
-            key_type: key_type::concat(
-                key_type::concat(addr_type(f), key_type::PROTO),
-                key_type::SERVICE,
-            ),
-            key_len: addr_len(f) + 8,
-            // The kernel wants field lengths of interval concatenations only.
-            fields: Vec::new(),
+        // The kernel wants field lengths of interval concatenations only.
+        SetKind::AddrProtoPort(f) => triple(f),
+        SetKind::NetProtoPorts(f) => SetSpec {
+            flags: set_flag::INTERVAL | set_flag::CONCAT,
+            fields: vec![addr_len(f), 1, 2],
+            ..triple(f)
         },
         SetKind::NetPair(f) => SetSpec {
             flags: set_flag::INTERVAL | set_flag::CONCAT,
             key_type: key_type::concat(addr_type(f), addr_type(f)),
             key_len: 2 * addr_len(f),
             fields: vec![addr_len(f), addr_len(f)],
+            ..one(0, 0, 0)
         },
-        SetKind::IfName => one(0, key_type::IFNAME, 16),
-        SetKind::IfNameVerdict => one(set_flag::MAP, key_type::IFNAME, 16),
+        SetKind::IfName => name(),
+        SetKind::IfNameVerdict => SetSpec {
+            flags: set_flag::MAP,
+            data: SetData::Verdict,
+            ..name()
+        },
+        SetKind::IfNameAddr(f) => SetSpec {
+            key_type: key_type::concat(key_type::IFNAME, addr_type(f)),
+            key_len: 16 + addr_len(f),
+            ..name()
+        },
+        SetKind::AddrToAddr(f) => SetSpec {
+            data: SetData::Value {
+                data_type: addr_type(f),
+                len: addr_len(f),
+            },
+            ..one(set_flag::MAP, addr_type(f), addr_len(f))
+        },
+        SetKind::IfNameOverRate => SetSpec {
+            data: SetData::Stateful(over_rate(Rate::TEMPLATE)),
+            ..name()
+        },
+        SetKind::IfNameOverCount => SetSpec {
+            data: SetData::Stateful(Stateful::OverCount(1)),
+            ..name()
+        },
+    }
+}
+
+fn over_rate(r: Rate) -> Stateful {
+    Stateful::OverRate {
+        rate: u64::from(r.packets()),
+        seconds: r.per().seconds(),
+        burst: r.burst(),
+    }
+}
+
+/// What an element has beside its key. `value` is room for an address.
+pub(crate) fn data<'a>(e: &'a Element, value: &'a mut Vec<u8>) -> ElementData<'a> {
+    match e {
+        Element::IfNameVerdict(_, v) => ElementData::Verdict(verdict(v)),
+        Element::AddrToAddr(_, to) => {
+            *value = addr_bytes(*to);
+            ElementData::Value(value)
+        }
+        Element::IfNameOverRate(_, r) => ElementData::Stateful(over_rate(*r)),
+        Element::IfNameOverCount(_, n) => ElementData::Stateful(Stateful::OverCount(*n)),
+        _ => ElementData::None,
     }
 }
 
@@ -463,32 +689,62 @@ pub(crate) fn element(e: &Element, out: &mut Vec<Key>) {
         })
     };
     match e {
-        Element::Addr(a) => push(addr_bytes(*a), None, false),
+        Element::Addr(a) | Element::AddrToAddr(a, _) => push(addr_bytes(*a), None, false),
         Element::Net(n) => {
             push(addr_bytes(n.addr()), None, false);
             if let Some(end) = after(*n) {
                 push(end, None, true);
             }
         }
-        Element::AddrProtoPort(a, proto, port) => {
-            let mut key = addr_bytes(*a);
-            let [hi, lo] = port.to_be_bytes();
-            key.extend_from_slice(&[proto.0, 0, 0, 0, hi, lo, 0, 0]);
-            push(key, None, false);
+        Element::AddrProtoPort(a, proto, port) => push(triple(*a, *proto, *port), None, false),
+        Element::NetProtoPorts(n, proto, ports) => {
+            let low = triple(n.addr(), *proto, ports.first());
+            let high = triple(n.last(), *proto, ports.last());
+            push(low, Some(high), false);
+        }
+        Element::IfNameAddr(i, a) => {
+            push(
+                [&ifname_bytes(i)[..], &addr_bytes(*a)].concat(),
+                None,
+                false,
+            );
         }
         Element::NetPair(a, b) => {
             let low = [addr_bytes(a.addr()), addr_bytes(b.addr())].concat();
             let high = [addr_bytes(a.last()), addr_bytes(b.last())].concat();
             push(low, Some(high), false);
         }
-        Element::IfName(i) | Element::IfNameVerdict(i, _) => {
+        Element::IfName(i)
+        | Element::IfNameVerdict(i, _)
+        | Element::IfNameOverRate(i, _)
+        | Element::IfNameOverCount(i, _) => {
             push(ifname_bytes(i).to_vec(), None, false);
         }
     }
 }
 
+/// Address, protocol, port; each padded to four bytes.
+fn triple(a: IpAddr, proto: Protocol, port: u16) -> Vec<u8> {
+    let mut key = addr_bytes(a);
+    let [hi, lo] = port.to_be_bytes();
+    key.extend_from_slice(&[proto.0, 0, 0, 0, hi, lo, 0, 0]);
+    key
+}
+
 /// The kind that a set of the kernel has, if it is one of ours.
-pub(crate) fn kind_of(spec: &SetSpec, verdicts: bool) -> Option<SetKind> {
+pub(crate) fn kind_of(spec: &SetSpec) -> Option<SetKind> {
+    // What is not told, and what each member says for itself.
+    let plain = |mut s: SetSpec| {
+        s.host_order = false;
+        s.data = match s.data {
+            SetData::Stateful(Stateful::OverRate { .. }) => {
+                SetData::Stateful(over_rate(Rate::TEMPLATE))
+            }
+            SetData::Stateful(Stateful::OverCount(_)) => SetData::Stateful(Stateful::OverCount(1)),
+            other => other,
+        };
+        s
+    };
     let all = Family::BOTH
         .into_iter()
         .flat_map(|f| {
@@ -497,9 +753,17 @@ pub(crate) fn kind_of(spec: &SetSpec, verdicts: bool) -> Option<SetKind> {
                 SetKind::Net(f),
                 SetKind::AddrProtoPort(f),
                 SetKind::NetPair(f),
+                SetKind::NetProtoPorts(f),
+                SetKind::IfNameAddr(f),
+                SetKind::AddrToAddr(f),
             ]
         })
-        .chain([SetKind::IfName, SetKind::IfNameVerdict]);
-    all.into_iter()
-        .find(|k| set(*k) == *spec && verdicts == (*k == SetKind::IfNameVerdict))
+        .chain([
+            SetKind::IfName,
+            SetKind::IfNameVerdict,
+            SetKind::IfNameOverRate,
+            SetKind::IfNameOverCount,
+        ]);
+    let spec = plain(spec.clone());
+    all.into_iter().find(|k| plain(set(*k)) == spec)
 }

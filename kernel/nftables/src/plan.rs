@@ -260,12 +260,16 @@ pub(crate) fn uses(rule: &Rule, sets: &[&str]) -> bool {
         }
         | Match::AddrInSet { set: s, .. }
         | Match::AddrPortInSet { set: s, .. }
+        | Match::IfAddrInSet { set: s, .. }
+        | Match::ArpSenderInSet { set: s, .. }
         | Match::NetPairInSet { set: s, .. } => is(s),
         _ => false,
-    }) || rule
-        .statements
-        .iter()
-        .any(|s| matches!(s, Statement::VMap { map, .. } if is(map)))
+    }) || rule.statements.iter().any(|s| match s {
+        Statement::VMap { map, .. }
+        | Statement::DnatMap { map, .. }
+        | Statement::SnatMap { map, .. } => is(map),
+        _ => false,
+    })
 }
 
 /// The operations by what must come before what.

@@ -246,7 +246,92 @@ impl Display for Match {
                 write!(f, "fib {} type {}local", addr_field(*side), not(*negate))
             }
             Self::RpfMissing => f.write_str("fib saddr . mark . iif oif missing"),
+            Self::IfAddrInSet {
+                interface,
+                side,
+                family,
+                set,
+                negate,
+            } => write!(
+                f,
+                "{interface} . {} {} {}@{set}",
+                ip(*family),
+                addr_field(*side),
+                not(*negate)
+            ),
+            Self::Dscp {
+                family,
+                dscp,
+                negate,
+            } => write!(f, "{} dscp {}{dscp}", ip(*family), not(*negate)),
+            Self::CtOriginalAddr { side, nets, negate } => {
+                write!(
+                    f,
+                    "ct original {} {} {}",
+                    ip(nets.family()),
+                    addr_field(*side),
+                    not(*negate)
+                )?;
+                list(f, nets.as_slice().iter().map(|c| Net(*c)))
+            }
+            Self::CtOriginalPorts {
+                side,
+                ports,
+                negate,
+            } => {
+                let field = match side {
+                    Side::Source => "proto-src",
+                    Side::Destination => "proto-dst",
+                };
+                write!(f, "ct original {field} {}", not(*negate))?;
+                list(f, ports.as_slice().iter().map(|r| Ports(*r)))
+            }
+            Self::FibType { side, kind, negate } => write!(
+                f,
+                "fib {} type {}{}",
+                addr_field(*side),
+                not(*negate),
+                *kind as u32
+            ),
+            Self::ArpOperation(op) => write!(f, "arp operation {}", *op as u16),
+            Self::ArpSenderInSet {
+                interface,
+                set,
+                negate,
+            } => write!(f, "{interface} . arp saddr ip {}@{set}", not(*negate)),
         }
+    }
+}
+
+impl Display for VMapKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IifName => "iifname",
+            Self::OifName => "oifname",
+        })
+    }
+}
+
+impl Display for Dscp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:02x}", self.get())
+    }
+}
+
+impl Display for TableFamily {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+        })
+    }
+}
+
+/// As nft says it of a limit that holds above the rate.
+impl Display for Rate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (n, per, burst) = (self.packets(), self.per(), self.burst());
+        write!(f, "{n}/{per} burst {burst} packets")
     }
 }
 
@@ -302,6 +387,20 @@ impl Display for Statement {
                 match to {
                     LogTo::Kernel(level) => write!(f, " level {level}"),
                     LogTo::Group(group) => write!(f, " group {group}"),
+                    LogTo::GroupWith {
+                        group,
+                        snaplen,
+                        threshold,
+                    } => {
+                        write!(f, " group {group}")?;
+                        if *snaplen > 0 {
+                            write!(f, " snaplen {snaplen}")?;
+                        }
+                        if *threshold > 0 {
+                            write!(f, " queue-threshold {threshold}")?;
+                        }
+                        Ok(())
+                    }
                 }
             }
             Self::Limit {
@@ -342,17 +441,23 @@ impl Display for Statement {
             }
             Self::Snat { addr, ports } => nat(f, "snat", *addr, *ports),
             Self::Dnat { addr, port } => nat(f, "dnat", *addr, port.map(PortRange::one)),
-            Self::VMap {
-                key: VMapKey::IifName,
-                map,
-            } => write!(f, "iifname vmap @{map}"),
-            Self::VMap {
-                key: VMapKey::OifName,
-                map,
-            } => write!(f, "oifname vmap @{map}"),
+            Self::VMap { key, map } => write!(f, "{key} vmap @{map}"),
+            Self::CtCount { over } => write!(f, "ct count over {over}"),
+            Self::SetDscp { family, dscp } => write!(f, "{} dscp set {dscp}", ip(*family)),
+            Self::DnatMap { family, map } => {
+                let p = ip(*family);
+                write!(f, "dnat {p} to {p} daddr map @{map}")
+            }
+            Self::SnatMap { family, map } => {
+                let p = ip(*family);
+                write!(f, "snat {p} to {p} saddr map @{map}")
+            }
             Self::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),
             Self::Reject(Reject::AdminProhibited) => {
                 f.write_str("reject with icmpx admin-prohibited")
+            }
+            Self::Reject(Reject::PortUnreachable) => {
+                f.write_str("reject with icmpx port-unreachable")
             }
         }
     }
@@ -450,6 +555,16 @@ impl Display for SetKind {
             Self::NetPair(x) => write!(f, "type {0} . {0}; flags interval;", addr_type(*x)),
             Self::IfName => f.write_str("type ifname;"),
             Self::IfNameVerdict => f.write_str("type ifname : verdict;"),
+            Self::NetProtoPorts(x) => write!(
+                f,
+                "type {} . inet_proto . inet_service; flags interval;",
+                addr_type(*x)
+            ),
+            Self::IfNameAddr(x) => write!(f, "type ifname . {};", addr_type(*x)),
+            Self::AddrToAddr(x) => write!(f, "type {0} : {0};", addr_type(*x)),
+            // What members would have that do not say: there are none.
+            Self::IfNameOverRate => write!(f, "type ifname; limit rate over {};", Rate::TEMPLATE),
+            Self::IfNameOverCount => f.write_str("type ifname; ct count over 1;"),
         }
     }
 }
@@ -463,18 +578,24 @@ impl Display for Element {
             Self::NetPair(a, b) => write!(f, "{} . {}", Net(*a), Net(*b)),
             Self::IfName(i) => write!(f, "\"{i}\""),
             Self::IfNameVerdict(i, v) => write!(f, "\"{i}\" : {v}"),
+            Self::NetProtoPorts(n, proto, ports) => {
+                write!(f, "{} . {} . {}", Net(*n), proto.0, Ports(*ports))
+            }
+            Self::IfNameAddr(i, a) => write!(f, "\"{i}\" . {a}"),
+            Self::AddrToAddr(a, b) => write!(f, "{a} : {b}"),
+            Self::IfNameOverRate(i, rate) => write!(f, "\"{i}\" limit rate over {rate}"),
+            Self::IfNameOverCount(i, n) => write!(f, "\"{i}\" ct count over {n}"),
         }
     }
 }
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.table)?;
+        writeln!(f, "table {} {} {{", self.family, self.table)?;
         for (name, set) in &self.sets {
-            let word = if set.kind == SetKind::IfNameVerdict {
-                "map"
-            } else {
-                "set"
+            let word = match set.kind {
+                SetKind::IfNameVerdict | SetKind::AddrToAddr(_) => "map",
+                _ => "set",
             };
             writeln!(f, "\t{word} {name} {{")?;
             let text = set.kind.to_string();

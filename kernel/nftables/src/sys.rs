@@ -11,9 +11,10 @@ use crate::plan::{
 };
 use crate::table::Table;
 use crate::value::*;
-use net::{Cidr, Family, IfName, Protocol};
+use net::{Cidr, Family, IfName, PortRange, Protocol};
 use netlink::nft::{
-    Batch, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo, SetInfo, VerdictInfo,
+    Batch, DataInfo, ElementData, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo,
+    SetInfo, Stateful, VerdictInfo,
 };
 use netlink::{Errno, NetlinkError};
 use std::collections::BTreeSet;
@@ -54,18 +55,29 @@ const TRIES: u32 = 10;
 #[derive(Debug)]
 pub struct Sys {
     nft: Nft,
+    family: TableFamily,
     table: TableName,
     exprs: Exprs,
 }
 
 impl Sys {
-    /// Opens in the network namespace of the calling thread.
+    /// Opens a table of family `inet` in the network namespace of the calling thread.
     ///
     /// # Errors
     /// When the kernel gives no socket or has no nf_tables.
     pub fn open(table: TableName) -> Result<Self, NetlinkError> {
+        Self::open_of(TableFamily::Inet, table)
+    }
+
+    /// Opens a table of this family in the network namespace of the calling thread. Several of
+    /// one namespace do not disturb each other.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket or has no nf_tables.
+    pub fn open_of(family: TableFamily, table: TableName) -> Result<Self, NetlinkError> {
         Ok(Self {
-            nft: Nft::open(table.as_str())?,
+            nft: Nft::open(nf_family(family), table.as_str())?,
+            family,
             table,
             exprs: Exprs::default(),
         })
@@ -88,7 +100,7 @@ impl Sys {
             }
         }
         Err(last.unwrap_or_else(|| NetlinkError {
-            operation: format!("read table inet {}", self.table),
+            operation: format!("read table {} {}", self.family, self.table),
             cause: netlink::Cause::Unsteady,
         }))
     }
@@ -104,7 +116,7 @@ impl Sys {
         for c in self.nft.chains()? {
             let base = match &c.base {
                 None => LiveBase::None,
-                Some(b) => base_of(b).map_or(LiveBase::Foreign, LiveBase::At),
+                Some(b) => base_of(self.family, b).map_or(LiveBase::Foreign, LiveBase::At),
             };
             dump.chains.insert(
                 c.name,
@@ -224,7 +236,7 @@ impl Sys {
             if self.nft.table_flags()?.is_none() {
                 return Ok(());
             }
-            let mut batch = Batch::new(self.table.as_str());
+            let mut batch = Batch::new(nf_family(self.family), self.table.as_str());
             batch.del_table();
             match self.nft.commit(batch)? {
                 Outcome::Done(_) => return Ok(()),
@@ -279,7 +291,7 @@ impl Sys {
     }
 
     fn batch(&mut self, plan: &Plan) -> Batch {
-        let mut b = Batch::new(self.table.as_str());
+        let mut b = Batch::new(nf_family(self.family), self.table.as_str());
         for (i, op) in plan.ops.iter().enumerate() {
             b.operation(i);
             match op {
@@ -291,10 +303,13 @@ impl Sys {
                 Op::DeleteChain { chain } => b.del_chain(chain),
                 Op::CreateSet { set, kind } => b.new_set(set.as_str(), &lower::set(*kind)),
                 Op::CreateChain { chain, base } => {
-                    b.new_chain(chain.as_str(), base.map(|b| lower::base(&b)).as_ref());
+                    b.new_chain(
+                        chain.as_str(),
+                        base.map(|b| lower::base(self.family, &b)).as_ref(),
+                    );
                 }
                 Op::SetPolicy { chain, base } => {
-                    b.new_chain(chain.as_str(), Some(&lower::base(base)));
+                    b.new_chain(chain.as_str(), Some(&lower::base(self.family, base)));
                 }
                 Op::AddElements { set, elements } => self.elements(&mut b, set, elements, true),
                 Op::AddRule {
@@ -316,23 +331,26 @@ impl Sys {
         // A few at a time, so that keys of a large set are never all in memory twice.
         for chunk in elements.chunks(256) {
             keys.clear();
-            let mut verdicts = Vec::new();
-            for e in chunk {
+            let mut owner = Vec::with_capacity(2 * chunk.len());
+            for (i, e) in chunk.iter().enumerate() {
                 lower::element(e, &mut keys);
-                verdicts.push(match e {
-                    Element::IfNameVerdict(_, v) => Some(lower::verdict(v)),
-                    _ => None,
-                });
+                owner.resize(keys.len(), i);
             }
-            let mut verdicts = verdicts.into_iter();
-            let specs = keys.iter().map(|k| ElementSpec {
+            let mut values = vec![Vec::new(); chunk.len()];
+            let data: Vec<_> = chunk
+                .iter()
+                .zip(&mut values)
+                .map(|(e, value)| lower::data(e, value))
+                .collect();
+            let specs = keys.iter().zip(&owner).map(|(k, i)| ElementSpec {
                 key: &k.key,
                 key_end: k.key_end.as_deref(),
                 interval_end: k.interval_end,
-                verdict: if k.interval_end {
-                    None
+                // An end has nothing beside its key; nor has what goes.
+                data: if k.interval_end || !add {
+                    ElementData::None
                 } else {
-                    verdicts.next().flatten()
+                    data[*i]
                 },
             });
             if add {
@@ -384,15 +402,25 @@ fn live_rule(r: &RuleInfo) -> LiveRule {
     }
 }
 
-fn base_of(b: &netlink::nft::BaseSpec) -> Option<Base> {
+const fn nf_family(f: TableFamily) -> netlink::nft::Family {
+    match f {
+        TableFamily::Inet => netlink::nft::Family::Inet,
+        TableFamily::Arp => netlink::nft::Family::Arp,
+    }
+}
+
+fn base_of(family: TableFamily, b: &netlink::nft::BaseSpec) -> Option<Base> {
     let kind = [Kind::Filter, Kind::Nat, Kind::Route];
-    let hook = [
-        Hook::Prerouting,
-        Hook::Input,
-        Hook::Forward,
-        Hook::Output,
-        Hook::Postrouting,
-    ];
+    let hook: &[Hook] = match family {
+        TableFamily::Inet => &[
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Forward,
+            Hook::Output,
+            Hook::Postrouting,
+        ],
+        TableFamily::Arp => &[Hook::Input, Hook::Output, Hook::Forward],
+    };
     Some(Base {
         kind: kind.into_iter().find(|k| k.to_string() == b.kind)?,
         hook: *hook.get(b.hook as usize)?,
@@ -406,7 +434,7 @@ fn base_of(b: &netlink::nft::BaseSpec) -> Option<Base> {
 }
 
 fn live_set(s: &SetInfo, elements: &[ElementInfo]) -> LiveSet {
-    let Some(kind) = lower::kind_of(&s.spec, s.verdicts) else {
+    let Some(kind) = s.spec.as_ref().and_then(lower::kind_of) else {
         return LiveSet {
             kind: None,
             ..LiveSet::default()
@@ -489,6 +517,50 @@ fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
                 u16::from_be_bytes([hi, lo]),
             ))
         }
+        SetKind::NetProtoPorts(f) => {
+            let n = usize::from(f.bits()) / 8;
+            let end = e.key_end.as_ref().unwrap_or(&e.key);
+            let ((a, from), (b, to)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
+            let ([proto, _, _, _, hi, lo, ..], [last, _, _, _, hi2, lo2, ..]) = (from, to) else {
+                return None;
+            };
+            let ports = PortRange::new(
+                u16::from_be_bytes([*hi, *lo]),
+                u16::from_be_bytes([*hi2, *lo2]),
+            );
+            (proto == last).then_some(Element::NetProtoPorts(
+                prefix(addr(a)?, addr(b)?)?,
+                Protocol(*proto),
+                ports?,
+            ))
+        }
+        SetKind::IfNameAddr(_) => {
+            let (name, a) = e.key.split_at_checked(16)?;
+            Some(Element::IfNameAddr(ifname(name)?, addr(a)?))
+        }
+        SetKind::AddrToAddr(_) => match &e.data {
+            DataInfo::Value(to) => Some(Element::AddrToAddr(addr(&e.key)?, addr(to)?)),
+            _ => None,
+        },
+        SetKind::IfNameOverRate => match e.data {
+            DataInfo::Stateful(Stateful::OverRate {
+                rate,
+                seconds,
+                burst,
+            }) => {
+                let all = [Per::Second, Per::Minute, Per::Hour, Per::Day];
+                let per = all.into_iter().find(|p| p.seconds() == seconds)?;
+                let rate = Rate::new(u32::try_from(rate).ok()?, per, burst);
+                Some(Element::IfNameOverRate(ifname(&e.key)?, rate))
+            }
+            _ => None,
+        },
+        SetKind::IfNameOverCount => match e.data {
+            DataInfo::Stateful(Stateful::OverCount(n)) => {
+                Some(Element::IfNameOverCount(ifname(&e.key)?, n))
+            }
+            _ => None,
+        },
         SetKind::NetPair(f) => {
             let n = usize::from(f.bits()) / 8;
             let end = e.key_end.as_ref().unwrap_or(&e.key);
@@ -499,10 +571,10 @@ fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
             ))
         }
         SetKind::IfName => ifname(&e.key).map(Element::IfName),
-        SetKind::IfNameVerdict => Some(Element::IfNameVerdict(
-            ifname(&e.key)?,
-            verdict(e.verdict.as_ref()?)?,
-        )),
+        SetKind::IfNameVerdict => match &e.data {
+            DataInfo::Verdict(v) => Some(Element::IfNameVerdict(ifname(&e.key)?, verdict(v)?)),
+            _ => None,
+        },
     }
 }
 

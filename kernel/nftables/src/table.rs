@@ -9,7 +9,6 @@ use crate::plan::{
     RuleId, plan_chain, plan_set, same_chain, uses,
 };
 use crate::value::*;
-use net::IfName;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,8 +44,8 @@ pub(crate) struct SetState {
     pub(crate) want: Option<SetKind>,
     pub(crate) live: Option<LiveSet>,
     pub(crate) pending: FxHashMap<Element, bool>,
-    /// The wanted verdicts of a map, to find what a key has.
-    verdicts: FxHashMap<IfName, Verdict>,
+    /// The wanted members of a map by their keys, to find what a key has.
+    by_key: FxHashMap<Element, Element>,
 }
 
 impl SetState {
@@ -92,6 +91,7 @@ impl SetState {
 /// One table: what is wanted, what the kernel holds, and where the two differ.
 #[derive(Debug)]
 pub struct Table {
+    family: TableFamily,
     name: TableName,
     awake: bool,
     chains: FxHashMap<Arc<str>, ChainState>,
@@ -101,9 +101,15 @@ pub struct Table {
 }
 
 impl Table {
-    /// Nothing wanted, nothing there.
+    /// A table of family `inet`; nothing wanted, nothing there.
     pub fn new(name: TableName) -> Self {
+        Self::of(TableFamily::Inet, name)
+    }
+
+    /// A table of this family; nothing wanted, nothing there.
+    pub fn of(family: TableFamily, name: TableName) -> Self {
         Self {
+            family,
             name,
             awake: false,
             chains: FxHashMap::default(),
@@ -162,23 +168,19 @@ impl Table {
         elements: impl IntoIterator<Item = Element>,
     ) -> Result<(), ValueError> {
         let mut want: FxHashSet<Element> = FxHashSet::default();
-        let mut verdicts = FxHashMap::default();
+        let mut by_key = FxHashMap::default();
         for e in elements {
             check(name, kind, &e)?;
-            match e {
-                Element::IfNameVerdict(i, v) => drop(verdicts.insert(i, v)),
-                e => drop(want.insert(e)),
+            match e.key() {
+                Some(key) => drop(by_key.insert(key, e)),
+                None => drop(want.insert(e)),
             }
         }
-        want.extend(
-            verdicts
-                .iter()
-                .map(|(i, v)| Element::IfNameVerdict(*i, v.clone())),
-        );
+        want.extend(by_key.values().cloned());
         let key: Arc<str> = name.as_str().into();
         let state = self.sets.entry(key.clone()).or_default();
         state.want = Some(kind);
-        state.verdicts = verdicts;
+        state.by_key = by_key;
         state.pending = match &state.live {
             None => want.into_iter().map(|e| (e, true)).collect(),
             Some(live) => {
@@ -216,19 +218,19 @@ impl Table {
             .try_for_each(|e| check(name, kind, e))?;
         let state = self.sets.get_mut(name.as_str()).ok_or_else(unknown)?;
         for e in del {
-            if let Element::IfNameVerdict(i, v) = &e {
-                if state.verdicts.get(i) != Some(v) {
+            if let Some(key) = e.key() {
+                if state.by_key.get(&key) != Some(&e) {
                     continue;
                 }
-                state.verdicts.remove(i);
+                state.by_key.remove(&key);
             }
             state.set(e, false);
         }
         for e in add {
-            if let Element::IfNameVerdict(i, v) = &e {
-                // The kernel has one verdict a key: the old one goes first.
-                if let Some(old) = state.verdicts.insert(*i, v.clone()).filter(|old| old != v) {
-                    state.set(Element::IfNameVerdict(*i, old), false);
+            if let Some(key) = e.key() {
+                // The kernel has one value a key: the old one goes first.
+                if let Some(old) = state.by_key.insert(key, e.clone()).filter(|old| *old != e) {
+                    state.set(old, false);
                 }
             }
             state.set(e, true);
@@ -242,7 +244,7 @@ impl Table {
         if let Some(state) = self.sets.get_mut(name.as_str()) {
             state.want = None;
             state.pending = FxHashMap::default();
-            state.verdicts = FxHashMap::default();
+            state.by_key = FxHashMap::default();
             self.dirty_sets.insert(name.as_str().into());
         }
     }
@@ -338,6 +340,7 @@ impl Table {
     /// What is wanted, as one value; for printing and comparing.
     pub fn desired(&self) -> Ruleset {
         let mut out = Ruleset::new(self.name.clone());
+        out.family = self.family;
         for (name, state) in &self.chains {
             if let (Some(w), Ok(name)) = (&state.want, ChainName::new(name)) {
                 let rules = w.rules.iter().map(|(_, r)| (**r).clone()).collect();

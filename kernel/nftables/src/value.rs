@@ -4,8 +4,8 @@
 //! family and free of overlaps), and equal values are equal rules.
 //! Never: knows a policy, a handle or a socket.
 
+pub use crate::set::*;
 use net::{Cidr, Family, IfName, PortRange, Protocol};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub enum ValueError {
         /// The element, as text.
         element: String,
     },
+    /// A differentiated services code point of more than six bits.
+    #[error("DSCP {0} is not from 0 to 63")]
+    Dscp(u8),
     /// The set was never declared, or was removed.
     #[error("no set {0}")]
     UnknownSet(SetName),
@@ -258,7 +261,8 @@ pub enum IfPattern {
     Exact(IfName),
     /// All interfaces whose names begin so (`cali*`).
     Prefix(IfName),
-    /// Members of a set of kind [`SetKind::IfName`].
+    /// Members of a set of kind [`SetKind::IfName`], [`SetKind::IfNameOverRate`] or
+    /// [`SetKind::IfNameOverCount`].
     InSet(SetName),
 }
 
@@ -373,6 +377,52 @@ impl std::ops::BitOr for CtState {
     }
 }
 
+/// A differentiated services code point (RFC 2474 section 3): six bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dscp(u8);
+
+impl Dscp {
+    /// From 0 to 63.
+    ///
+    /// # Errors
+    /// [`ValueError::Dscp`].
+    pub const fn new(value: u8) -> Result<Self, ValueError> {
+        if value < 64 {
+            Ok(Self(value))
+        } else {
+            Err(ValueError::Dscp(value))
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// What the routing tables say of an address (`RTN_*` of `rtnetlink.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub enum AddrType {
+    Unicast = 1,
+    Local = 2,
+    Broadcast = 3,
+    Anycast = 4,
+    Multicast = 5,
+    Blackhole = 6,
+    Unreachable = 7,
+    Prohibit = 8,
+}
+
+/// What an ARP packet is (RFC 826).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names are the protocol's")]
+pub enum ArpOp {
+    Request = 1,
+    Reply = 2,
+}
+
 /// One condition on a packet. A match on an address holds only for packets of that family,
 /// negated or not. A match on ports looks at the first four bytes after the IP header, whatever
 /// they are: put the protocol before it. [`Match::Icmp`] holds only for packets of that
@@ -422,7 +472,8 @@ pub enum Match {
         /// Not in it instead.
         negate: bool,
     },
-    /// (address, protocol, port) in a named set of kind [`SetKind::AddrProtoPort`].
+    /// (address, protocol, port) in a named set of kind [`SetKind::AddrProtoPort`] or
+    /// [`SetKind::NetProtoPorts`].
     AddrPortInSet {
         /// Which address and port of the packet.
         side: Side,
@@ -494,6 +545,69 @@ pub enum Match {
     /// The route back to the source, with the packet's mark, does not leave by the interface it
     /// came from. In the prerouting hook.
     RpfMissing,
+    /// (interface, address) in a named set of kind [`SetKind::IfNameAddr`].
+    IfAddrInSet {
+        /// Which interface.
+        interface: VMapKey,
+        /// Which address of the packet.
+        side: Side,
+        /// The family of the set.
+        family: Family,
+        /// The set.
+        set: SetName,
+        /// Not in it instead.
+        negate: bool,
+    },
+    /// The differentiated services code point of the IP header.
+    Dscp {
+        /// Of IPv4 or of IPv6 packets; others never match, negated or not.
+        family: Family,
+        /// Which.
+        dscp: Dscp,
+        /// Any other instead.
+        negate: bool,
+    },
+    /// Address, as it was in the connection's first packet before any translation, inside one
+    /// of these. Holds only for packets of a connection of that family, negated or not.
+    CtOriginalAddr {
+        /// Which address of the connection.
+        side: Side,
+        /// The prefixes.
+        nets: NetList,
+        /// Outside all of them instead.
+        negate: bool,
+    },
+    /// Port, as it was in the connection's first packet before any translation, in one of
+    /// these ranges. Holds only for packets of a connection, negated or not.
+    CtOriginalPorts {
+        /// Which port of the connection.
+        side: Side,
+        /// The ranges.
+        ports: PortList,
+        /// In none of them instead.
+        negate: bool,
+    },
+    /// What the routing tables say of the address.
+    FibType {
+        /// Which address of the packet.
+        side: Side,
+        /// What they must say; [`AddrType::Local`] is [`Match::FibLocal`].
+        kind: AddrType,
+        /// Anything else instead.
+        negate: bool,
+    },
+    /// What the ARP packet is. Tables of [`TableFamily::Arp`] only.
+    ArpOperation(ArpOp),
+    /// (interface, sender's IPv4 address) of the ARP packet in a named set of kind
+    /// [`SetKind::IfNameAddr`]. Tables of [`TableFamily::Arp`] only.
+    ArpSenderInSet {
+        /// Which interface.
+        interface: VMapKey,
+        /// The set.
+        set: SetName,
+        /// Not in it instead.
+        negate: bool,
+    },
 }
 
 /// Per what time a rate is counted.
@@ -544,6 +658,15 @@ pub enum LogTo {
     Kernel(Level),
     /// An nfnetlink_log group.
     Group(u16),
+    /// The same, saying how much of each packet is wanted and how often.
+    GroupWith {
+        /// The group.
+        group: u16,
+        /// Bytes of each packet; 0 is all of it.
+        snaplen: u32,
+        /// Records that the kernel gathers before it sends them; 0 leaves it to the reader.
+        threshold: u16,
+    },
 }
 
 /// How a rejected packet is answered.
@@ -553,9 +676,11 @@ pub enum Reject {
     TcpReset,
     /// ICMP or ICMPv6 "administratively prohibited".
     AdminProhibited,
+    /// ICMP or ICMPv6 "port unreachable".
+    PortUnreachable,
 }
 
-/// What a verdict map looks at.
+/// Which interface of a packet a map or a set is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum VMapKey {
     /// The interface the packet came in by.
@@ -627,6 +752,37 @@ pub enum Statement {
         /// The map.
         map: SetName,
     },
+    /// Counts the packet's connection at this rule, and goes on only while the rule has more
+    /// than so many. Connections that end are forgotten. Put the state before it, so that only
+    /// packets that begin a connection are held up.
+    CtCount {
+        /// How many are not too many.
+        over: u32,
+    },
+    /// Writes the differentiated services code point; packets of the other family go no further
+    /// in the rule.
+    SetDscp {
+        /// Of IPv4 or of IPv6 packets.
+        family: Family,
+        /// The new one.
+        dscp: Dscp,
+    },
+    /// Destination becomes what a map of kind [`SetKind::AddrToAddr`] has for it. Nat chains in
+    /// prerouting or output. Where the map has nothing the rule ends, and the next one follows.
+    DnatMap {
+        /// The family of the map; other packets are left alone.
+        family: Family,
+        /// The map.
+        map: SetName,
+    },
+    /// Source becomes what a map of kind [`SetKind::AddrToAddr`] has for it. Nat chains in
+    /// postrouting or input. Otherwise as [`Statement::DnatMap`].
+    SnatMap {
+        /// The family of the map; other packets are left alone.
+        family: Family,
+        /// The map.
+        map: SetName,
+    },
     /// Drops the packet and answers. Ends the rule; input, forward and output hooks, and
     /// prerouting.
     Reject(Reject),
@@ -645,84 +801,4 @@ pub enum Verdict {
     Jump(ChainName),
     /// Go through this chain, and return to where this one would have.
     Goto(ChainName),
-}
-
-/// The type of a set's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SetKind {
-    /// Single addresses; a hash.
-    Addr(Family),
-    /// Prefixes that never overlap (touching is fine).
-    Net(Family),
-    /// (address, protocol, port); a hash.
-    AddrProtoPort(Family),
-    /// (source prefix, destination prefix) that never overlap.
-    NetPair(Family),
-    /// Interface names.
-    IfName,
-    /// A map from interface name to verdict.
-    IfNameVerdict,
-}
-
-/// A member of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Element {
-    /// Of [`SetKind::Addr`].
-    Addr(IpAddr),
-    /// Of [`SetKind::Net`].
-    Net(Cidr),
-    /// Of [`SetKind::AddrProtoPort`].
-    AddrProtoPort(IpAddr, Protocol, u16),
-    /// Of [`SetKind::NetPair`]: source, destination.
-    NetPair(Cidr, Cidr),
-    /// Of [`SetKind::IfName`].
-    IfName(IfName),
-    /// Of [`SetKind::IfNameVerdict`].
-    IfNameVerdict(IfName, Verdict),
-}
-
-impl Element {
-    /// Whether it can be a member of a set of that kind.
-    pub fn fits(&self, kind: SetKind) -> bool {
-        match (self, kind) {
-            (Self::Addr(a), SetKind::Addr(f))
-            | (Self::AddrProtoPort(a, ..), SetKind::AddrProtoPort(f)) => Family::of(*a) == f,
-            (Self::Net(n), SetKind::Net(f)) => n.family() == f,
-            (Self::NetPair(a, b), SetKind::NetPair(f)) => a.family() == f && b.family() == f,
-            (Self::IfName(_), SetKind::IfName) => true,
-            (Self::IfNameVerdict(..), SetKind::IfNameVerdict) => true,
-            _ => false,
-        }
-    }
-}
-
-/// A whole ruleset as one value: for printing, comparing and golden tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ruleset {
-    /// The table's name; its family is `inet`.
-    pub table: TableName,
-    /// Sets and maps.
-    pub sets: BTreeMap<SetName, Set>,
-    /// Chains.
-    pub chains: BTreeMap<ChainName, Chain>,
-}
-
-impl Ruleset {
-    /// An empty one.
-    pub fn new(table: TableName) -> Self {
-        Self {
-            table,
-            sets: BTreeMap::new(),
-            chains: BTreeMap::new(),
-        }
-    }
-}
-
-/// A set or map with its members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
-    /// The type of its members.
-    pub kind: SetKind,
-    /// The members in order.
-    pub elements: std::collections::BTreeSet<Element>,
 }

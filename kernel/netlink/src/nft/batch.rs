@@ -4,7 +4,7 @@
 //! elements are split where one attribute could not hold them.
 //! Never: sends anything.
 
-use super::expr::{Anonymous, value, verdict};
+use super::expr::{Anonymous, Stateful, value, verdict};
 use super::*;
 
 /// `NFT_SET_*` flags.
@@ -123,6 +123,41 @@ pub struct SetSpec {
     pub key_len: u32,
     /// Bytes of each field of a concatenation; empty for one field.
     pub fields: Vec<u32>,
+    /// What members have beside their keys.
+    pub data: SetData,
+    /// Whether the key begins with an interface name, which is in host byte order for listings.
+    pub host_order: bool,
+}
+
+/// What the members of a set have beside their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetData {
+    /// Nothing.
+    None,
+    /// Verdicts.
+    Verdict,
+    /// Values of this type and length.
+    Value {
+        /// nft's number.
+        data_type: u32,
+        /// Bytes.
+        len: u32,
+    },
+    /// Something that counts; members that bring none get this.
+    Stateful(Stateful),
+}
+
+/// What one member has beside its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementData<'a> {
+    /// In a plain set.
+    None,
+    /// In a verdict map.
+    Verdict(VerdictCode<'a>),
+    /// In a map.
+    Value(&'a [u8]),
+    /// In a set of [`SetData::Stateful`].
+    Stateful(Stateful),
 }
 
 /// One element for [`Batch::new_elements`] and [`Batch::del_elements`].
@@ -134,14 +169,15 @@ pub struct ElementSpec<'a> {
     pub key_end: Option<&'a [u8]>,
     /// Marks the end (excluded) of a plain interval.
     pub interval_end: bool,
-    /// The value in a verdict map.
-    pub verdict: Option<VerdictCode<'a>>,
+    /// What it has beside the key.
+    pub data: ElementData<'a>,
 }
 
 /// One transaction on one table, as it will be sent.
 #[derive(Debug)]
 pub struct Batch {
     w: Writer,
+    family: u8,
     table: String,
     /// The caller's operation of each message.
     ops: Vec<usize>,
@@ -150,10 +186,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty transaction on the `inet` table of this name.
-    pub fn new(table: &str) -> Self {
+    /// An empty transaction on the table of this name.
+    pub fn new(family: Family, table: &str) -> Self {
         let mut b = Self {
             w: Writer(Vec::new()),
+            family: family as u8,
             table: table.to_owned(),
             ops: Vec::new(),
             op: 0,
@@ -202,7 +239,7 @@ impl Batch {
     /// A message; its sequence number is its place in the batch, counted from 1.
     fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer, &str)) {
         self.ops.push(self.op);
-        self.last = self.header(SUBSYS << 8 | kind, flags, INET, 0);
+        self.last = self.header(SUBSYS << 8 | kind, flags, self.family, 0);
         let at = self.last;
         let table = std::mem::take(&mut self.table);
         self.w.str(1, &table);
@@ -283,9 +320,16 @@ impl Batch {
             w.u32(3, spec.flags);
             w.u32(4, spec.key_type);
             w.u32(5, spec.key_len);
-            if spec.flags & set_flag::MAP != 0 {
-                w.u32(6, DATA_VERDICT);
-                w.u32(7, 0);
+            match spec.data {
+                SetData::Verdict => {
+                    w.u32(6, DATA_VERDICT);
+                    w.u32(7, 0);
+                }
+                SetData::Value { data_type, len } => {
+                    w.u32(6, data_type);
+                    w.u32(7, len);
+                }
+                SetData::None | SetData::Stateful(_) => {}
             }
             if !spec.fields.is_empty() || size.is_some() {
                 let desc = w.nest(9);
@@ -305,11 +349,14 @@ impl Batch {
             }
             // The kernel wants an id on every set; only anonymous ones are found by it.
             w.u32(10, id.unwrap_or(0));
-            if spec.key_type == key_type::IFNAME {
+            if spec.host_order {
                 // NFTNL_UDATA_SET_KEYBYTEORDER = host, or listings print empty names.
                 let mut udata = vec![0, 4];
                 udata.extend_from_slice(&1u32.to_ne_bytes());
                 w.attr(13, &udata);
+            }
+            if let SetData::Stateful(s) = spec.data {
+                s.write(w, 17);
             }
         });
     }
@@ -322,6 +369,8 @@ impl Batch {
             key_type: a.key_type,
             key_len: a.key_len,
             fields: Vec::new(),
+            data: SetData::None,
+            host_order: false,
         };
         let size = u32::try_from(a.elements.len()).ok();
         self.set(NAME, &spec, Some(a.id), size);
@@ -329,7 +378,7 @@ impl Batch {
             key,
             key_end: None,
             interval_end: *end,
-            verdict: None,
+            data: ElementData::None,
         });
         self.elements(NEWSETELEM, CREATE, NAME, Some(a.id), elements);
     }
@@ -375,8 +424,11 @@ impl Batch {
                     if let Some(end) = e.key_end {
                         value(w, 10, end);
                     }
-                    if let Some(v) = e.verdict {
-                        verdict(w, 2, v);
+                    match e.data {
+                        ElementData::None => {}
+                        ElementData::Verdict(v) => verdict(w, 2, v),
+                        ElementData::Value(v) => value(w, 2, v),
+                        ElementData::Stateful(s) => s.write(w, 7),
                     }
                     w.end(elem);
                 }

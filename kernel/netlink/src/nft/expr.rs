@@ -37,6 +37,12 @@ pub enum Meta {
 pub enum Ct {
     State = 0,
     Status = 2,
+    ProtoSrc = 11,
+    ProtoDst = 12,
+    SrcIp = 19,
+    DstIp = 20,
+    SrcIp6 = 21,
+    DstIp6 = 22,
 }
 
 /// `enum nft_payload_bases`.
@@ -139,6 +145,50 @@ impl Exprs {
         self.expr("ct", |w| {
             w.u32(1, to.number());
             w.u32(2, key as u32);
+        });
+    }
+
+    /// Loads a property of a connection's first packet as it was before any translation, in
+    /// network byte order; ends the rule where there is no connection, or one of another family.
+    pub fn ct_original(&mut self, key: Ct, to: R) {
+        self.expr("ct", |w| {
+            w.u32(1, to.number());
+            w.u32(2, key as u32);
+            w.attr(3, &[0]);
+        });
+    }
+
+    /// Counts connections at this expression; ends the rule unless there are more than `over`.
+    pub fn ct_count(&mut self, over: u32) {
+        self.expr("connlimit", |w| connlimit(w, over));
+    }
+
+    /// Writes bytes of a header. `checksum` is where in the header an Internet checksum
+    /// (RFC 1071) of it stands, which is kept right.
+    pub fn payload_write(
+        &mut self,
+        header: Header,
+        offset: u32,
+        len: u32,
+        from: R,
+        checksum: Option<u32>,
+    ) {
+        self.expr("payload", |w| {
+            w.u32(5, from.number());
+            w.u32(2, header as u32);
+            w.u32(3, offset);
+            w.u32(4, len);
+            w.u32(6, u32::from(checksum.is_some()));
+            w.u32(7, checksum.unwrap_or(0));
+        });
+    }
+
+    /// Takes the value that the map has for the key; ends the rule where it has none.
+    pub fn lookup_value(&mut self, map: &str, key: R, to: R) {
+        self.expr("lookup", |w| {
+            w.str(1, map);
+            w.u32(2, key.number());
+            w.u32(3, to.number());
         });
     }
 
@@ -280,6 +330,23 @@ impl Exprs {
         });
     }
 
+    /// Logs to an nflog group, `snaplen` bytes of each packet (0: all), `threshold` records at
+    /// once (0: as the reader says).
+    pub fn log_group_with(&mut self, prefix: &str, group: u16, snaplen: u32, threshold: u16) {
+        self.expr("log", |w| {
+            w.attr(1, &group.to_be_bytes());
+            if !prefix.is_empty() {
+                w.str(2, prefix);
+            }
+            if snaplen > 0 {
+                w.u32(3, snaplen);
+            }
+            if threshold > 0 {
+                w.attr(4, &threshold.to_be_bytes());
+            }
+        });
+    }
+
     /// Logs to the kernel log at a syslog level.
     pub fn log_kernel(&mut self, prefix: &str, level: u8) {
         self.expr("log", |w| {
@@ -292,13 +359,7 @@ impl Exprs {
 
     /// Ends the rule when above a packet rate (`over`: when not).
     pub fn limit(&mut self, rate: u64, unit_seconds: u64, burst: u32, over: bool) {
-        self.expr("limit", |w| {
-            w.u64(1, rate);
-            w.u64(2, unit_seconds);
-            w.u32(3, burst);
-            w.u32(4, 0);
-            w.u32(5, u32::from(over));
-        });
+        self.expr("limit", |w| limit_data(w, rate, unit_seconds, burst, over));
     }
 
     /// Keeps the packet out of connection tracking.
@@ -345,9 +406,74 @@ impl Exprs {
         });
     }
 
+    /// Drops and answers "port unreachable", ICMP or ICMPv6.
+    pub fn reject_port_unreachable(&mut self) {
+        self.expr("reject", |w| {
+            w.u32(1, 2);
+            w.attr(2, &[1]);
+        });
+    }
+
     /// Drops and answers with a TCP reset.
     pub fn reject_tcp_reset(&mut self) {
         self.expr("reject", |w| w.u32(1, 1));
+    }
+}
+
+fn connlimit(w: &mut Writer, over: u32) {
+    const INVERT: u32 = 1;
+    w.u32(1, over);
+    w.u32(2, INVERT);
+}
+
+fn limit_data(w: &mut Writer, rate: u64, unit_seconds: u64, burst: u32, over: bool) {
+    w.u64(1, rate);
+    w.u64(2, unit_seconds);
+    w.u32(3, burst);
+    w.u32(4, 0);
+    w.u32(5, u32::from(over));
+}
+
+/// What a set element counts; a look-up that finds it holds only while it is above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stateful {
+    /// Packets: a rate per so many seconds, and a burst.
+    OverRate {
+        /// Packets.
+        rate: u64,
+        /// Per so many seconds.
+        seconds: u64,
+        /// Packets at once on top.
+        burst: u32,
+    },
+    /// Connections.
+    OverCount(u32),
+}
+
+impl Stateful {
+    /// Its expression's name.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::OverRate { .. } => "limit",
+            Self::OverCount(_) => "connlimit",
+        }
+    }
+
+    /// As one expression attribute.
+    pub(super) fn write(self, w: &mut Writer, kind: u16) {
+        let nest = w.nest(kind);
+        w.str(1, self.name());
+        let data = w.nest(2);
+        match self {
+            Self::OverRate {
+                rate,
+                seconds,
+                burst,
+            } => limit_data(w, rate, seconds, burst, true),
+            Self::OverCount(n) => connlimit(w, n),
+        }
+        w.end(data);
+        w.end(nest);
     }
 }
 

@@ -32,10 +32,8 @@ pub struct RuleInfo {
 pub struct SetInfo {
     /// Its name.
     pub name: String,
-    /// Its type.
-    pub spec: SetSpec,
-    /// Whether it is a map to verdicts.
-    pub verdicts: bool,
+    /// Its type; `None` for one that nobody here makes. `host_order` is not read.
+    pub spec: Option<SetSpec>,
 }
 
 /// A verdict as read.
@@ -56,8 +54,23 @@ pub struct ElementInfo {
     pub key_end: Option<Vec<u8>>,
     /// Marks the end of a plain interval.
     pub interval_end: bool,
-    /// Its value in a verdict map.
-    pub verdict: Option<VerdictInfo>,
+    /// What it has beside the key.
+    pub data: DataInfo,
+}
+
+/// What an element has beside its key, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataInfo {
+    /// Nothing.
+    None,
+    /// In a verdict map.
+    Verdict(VerdictInfo),
+    /// In a map.
+    Value(Vec<u8>),
+    /// What it counts.
+    Stateful(Stateful),
+    /// Something that nobody here makes.
+    Unknown,
 }
 
 /// Reading. Each list is whole as of one moment; two lists may be of two moments, which
@@ -65,7 +78,7 @@ pub struct ElementInfo {
 impl Nft {
     fn get(&self, kind: u16, table: bool) -> Message {
         let mut msg = Message::new(SUBSYS << 8 | kind, 0);
-        msg.raw(&[INET, 0, 0, 0]);
+        msg.raw(&[self.family as u8, 0, 0, 0]);
         if table {
             msg.attr_str(1, &self.table);
         }
@@ -78,7 +91,7 @@ impl Nft {
     /// When the kernel refuses.
     pub fn table_flags(&mut self) -> Result<Option<u32>, NetlinkError> {
         let msg = self.get(GETTABLE, true);
-        let what = format!("read table inet {}", self.table);
+        let what = format!("read table {} {}", self.family, self.table);
         match self
             .dumps
             .query(what, msg, |f| be32(attr(Attrs::after(f.body, 4), 2)?))
@@ -96,8 +109,10 @@ impl Nft {
     pub fn chains(&mut self) -> Result<Vec<ChainInfo>, NetlinkError> {
         let msg = self.get(GETCHAIN, false);
         let table = self.table.clone();
-        self.dumps
-            .dump(format!("list chains of table inet {table}"), msg, |f| {
+        self.dumps.dump(
+            format!("list chains of table {} {table}", self.family),
+            msg,
+            |f| {
                 let a = || Attrs::after(f.body, 4);
                 if text(attr(a(), 1)?)? != table {
                     return None;
@@ -112,7 +127,8 @@ impl Nft {
                     })
                 });
                 Some(ChainInfo { name, base })
-            })
+            },
+        )
     }
 
     /// The rules of all chains, those of one chain in their order.
@@ -122,8 +138,10 @@ impl Nft {
     pub fn rules(&mut self) -> Result<Vec<RuleInfo>, NetlinkError> {
         let msg = self.get(GETRULE, true);
         let table = self.table.clone();
-        self.dumps
-            .dump(format!("list rules of table inet {table}"), msg, |f| {
+        self.dumps.dump(
+            format!("list rules of table {} {table}", self.family),
+            msg,
+            |f| {
                 let a = || Attrs::after(f.body, 4);
                 if text(attr(a(), 1)?)? != table {
                     return None;
@@ -133,7 +151,8 @@ impl Nft {
                     handle: be64(attr(a(), 3)?)?,
                     userdata: attr(a(), 7).unwrap_or_default().to_vec(),
                 })
-            })
+            },
+        )
     }
 
     /// The named sets and maps.
@@ -143,8 +162,10 @@ impl Nft {
     pub fn sets(&mut self) -> Result<Vec<SetInfo>, NetlinkError> {
         let msg = self.get(GETSET, true);
         let table = self.table.clone();
-        self.dumps
-            .dump(format!("list sets of table inet {table}"), msg, |f| {
+        self.dumps.dump(
+            format!("list sets of table {} {table}", self.family),
+            msg,
+            |f| {
                 let a = || Attrs::after(f.body, 4);
                 if text(attr(a(), 1)?)? != table {
                     return None;
@@ -161,17 +182,22 @@ impl Nft {
                             .collect()
                     })
                     .unwrap_or_default();
-                Some(SetInfo {
-                    name: text(attr(a(), 2)?)?.to_owned(),
-                    spec: SetSpec {
+                let spec = set_data(f.body).and_then(|data| {
+                    Some(SetSpec {
                         flags,
                         key_type: be32(attr(a(), 4)?)?,
                         key_len: be32(attr(a(), 5)?)?,
                         fields,
-                    },
-                    verdicts: attr(a(), 6).and_then(be32) == Some(DATA_VERDICT),
+                        data,
+                        host_order: false,
+                    })
+                });
+                Some(SetInfo {
+                    name: text(attr(a(), 2)?)?.to_owned(),
+                    spec,
                 })
-            })
+            },
+        )
     }
 
     /// The elements of a set.
@@ -181,7 +207,10 @@ impl Nft {
     pub fn elements(&mut self, set: &str) -> Result<Vec<ElementInfo>, NetlinkError> {
         let mut msg = self.get(GETSETELEM, true);
         msg.attr_str(2, set);
-        let what = format!("list elements of set {set} of table inet {}", self.table);
+        let what = format!(
+            "list elements of set {set} of table {} {}",
+            self.family, self.table
+        );
         let lists = self.dumps.dump(what, msg, |f| {
             let list = attr(Attrs::after(f.body, 4), 3)?;
             Some(
@@ -194,21 +223,71 @@ impl Nft {
     }
 }
 
+fn set_data(body: &[u8]) -> Option<SetData> {
+    let a = || Attrs::after(body, 4);
+    if attr(a(), 18).is_some() {
+        return None;
+    }
+    if let Some(e) = attr(a(), 17) {
+        return stateful(e).map(SetData::Stateful);
+    }
+    Some(match attr(a(), 6).and_then(be32) {
+        None => SetData::None,
+        Some(DATA_VERDICT) => SetData::Verdict,
+        Some(data_type) => SetData::Value {
+            data_type,
+            len: attr(a(), 7).and_then(be32)?,
+        },
+    })
+}
+
+/// An expression that counts, if it is one that is made here.
+fn stateful(e: &[u8]) -> Option<Stateful> {
+    const PACKETS: u32 = 0;
+    let name = text(attr(Attrs::nested(e), 1)?)?;
+    let data = attr(Attrs::nested(e), 2)?;
+    let word = |kind| attr(Attrs::nested(data), kind).and_then(be32);
+    let long = |kind| attr(Attrs::nested(data), kind).and_then(be64);
+    // Only what holds above the number: the inverting flag of both.
+    match name {
+        "limit" if word(4)? == PACKETS && word(5)? & 1 == 1 => Some(Stateful::OverRate {
+            rate: long(1)?,
+            seconds: long(2)?,
+            burst: word(3)?,
+        }),
+        "connlimit" if word(2)? & 1 == 1 => Some(Stateful::OverCount(word(1)?)),
+        _ => None,
+    }
+}
+
 fn element(e: &[u8]) -> Option<ElementInfo> {
     let a = || Attrs::nested(e);
-    let data = |v: &[u8]| attr(Attrs::nested(v), 1).map(<[u8]>::to_vec);
-    let verdict = attr(a(), 2)
-        .and_then(|d| attr(Attrs::nested(d), 2))
-        .and_then(|v| {
-            Some(VerdictInfo {
-                code: be32(attr(Attrs::nested(v), 1)?)?.cast_signed(),
-                chain: attr(Attrs::nested(v), 2).and_then(text).map(str::to_owned),
-            })
-        });
+    let bytes = |v: &[u8]| attr(Attrs::nested(v), 1).map(<[u8]>::to_vec);
     Some(ElementInfo {
-        key: data(attr(a(), 1)?)?,
-        key_end: attr(a(), 10).and_then(data),
+        key: bytes(attr(a(), 1)?)?,
+        key_end: attr(a(), 10).and_then(bytes),
         interval_end: attr(a(), 3).and_then(be32).is_some_and(|f| f & 1 != 0),
-        verdict,
+        data: element_data(e).unwrap_or(DataInfo::Unknown),
     })
+}
+
+/// `None` for what nobody here makes, two expressions on one element among it.
+fn element_data(e: &[u8]) -> Option<DataInfo> {
+    let a = || Attrs::nested(e);
+    if attr(a(), 11).is_some() {
+        return None;
+    }
+    if let Some(e) = attr(a(), 7) {
+        return stateful(e).map(DataInfo::Stateful);
+    }
+    let Some(d) = attr(a(), 2) else {
+        return Some(DataInfo::None);
+    };
+    if let Some(v) = attr(Attrs::nested(d), 2) {
+        return Some(DataInfo::Verdict(VerdictInfo {
+            code: be32(attr(Attrs::nested(v), 1)?)?.cast_signed(),
+            chain: attr(Attrs::nested(v), 2).and_then(text).map(str::to_owned),
+        }));
+    }
+    attr(Attrs::nested(d), 1).map(|v| DataInfo::Value(v.to_vec()))
 }
