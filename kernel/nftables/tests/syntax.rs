@@ -35,6 +35,16 @@ fn matches() -> Vec<(Match, &'static str)> {
         code,
         negate,
     };
+    let dscp = |family, n, negate| Match::Dscp {
+        family,
+        dscp: Dscp::new(n).unwrap(),
+        negate,
+    };
+    let original = |side, n: &[&str], negate| Match::CtOriginalAddr {
+        side,
+        nets: nets(n),
+        negate,
+    };
     let triple = |side, family, s, negate| Match::AddrPortInSet {
         side,
         family,
@@ -211,6 +221,89 @@ fn matches() -> Vec<(Match, &'static str)> {
             },
             "fib saddr type != 2",
         ),
+        (
+            Match::FibType {
+                side: Destination,
+                kind: AddrType::Multicast,
+                negate: false,
+            },
+            "fib daddr type 5",
+        ),
+        (
+            Match::IfAddrInSet {
+                interface: VMapKey::IifName,
+                side: Source,
+                family: V4,
+                set: set("ia4"),
+                negate: false,
+            },
+            "iifname . ip saddr @ia4",
+        ),
+        (
+            Match::IfAddrInSet {
+                interface: VMapKey::OifName,
+                side: Destination,
+                family: V6,
+                set: set("ia6"),
+                negate: true,
+            },
+            "oifname . ip6 daddr != @ia6",
+        ),
+        (
+            triple(Destination, V4, "np4", false),
+            "ip daddr . meta l4proto . th dport @np4",
+        ),
+        (
+            triple(Source, V6, "np6", true),
+            "ip6 saddr . meta l4proto . th sport != @np6",
+        ),
+        (iif(IfPattern::InSet(set("rates")), false), "iifname @rates"),
+        (
+            oif(IfPattern::InSet(set("counts")), false),
+            "oifname @counts",
+        ),
+        (dscp(V4, 46, false), "ip dscp 0x2e"),
+        (dscp(V6, 46, true), "ip6 dscp != 0x2e"),
+        (dscp(V6, 1, false), "ip6 dscp 0x01"),
+        (
+            original(Destination, &["10.0.0.1"], false),
+            "ct original ip daddr 10.0.0.1",
+        ),
+        (
+            original(Source, &["10.0.0.0/9"], true),
+            "ct original ip saddr != 10.0.0.0/9",
+        ),
+        (
+            original(Destination, &["10.0.0.1", "10.0.0.3"], true),
+            "ct original ip daddr != { 10.0.0.1, 10.0.0.3 }",
+        ),
+        (
+            original(Destination, &["fd00::/8", "ff00::/8"], false),
+            "ct original ip6 daddr { fd00::/8, ff00::/8 }",
+        ),
+    ]
+}
+
+/// Those that nft takes only beside a protocol.
+fn tcp_matches() -> Vec<(Match, &'static str)> {
+    let original = |side, p: &[&str], negate| Match::CtOriginalPorts {
+        side,
+        ports: ports(p),
+        negate,
+    };
+    vec![
+        (
+            original(Side::Destination, &["80"], false),
+            "meta l4proto 6 ct original proto-dst 80 accept",
+        ),
+        (
+            original(Side::Source, &["80:90"], true),
+            "meta l4proto 6 ct original proto-src != 80-90 accept",
+        ),
+        (
+            original(Side::Destination, &["80", "443"], false),
+            "meta l4proto 6 ct original proto-dst { 80, 443 } accept",
+        ),
     ]
 }
 
@@ -303,6 +396,33 @@ fn statements() -> Vec<(Statement, &'static str)> {
             Statement::Reject(Reject::AdminProhibited),
             "reject with icmpx 3",
         ),
+        (Statement::Reject(Reject::PortUnreachable), "reject"),
+        (
+            Statement::Log {
+                prefix: text("more"),
+                to: LogTo::GroupWith {
+                    group: 7,
+                    snaplen: 80,
+                    threshold: 4,
+                },
+            },
+            "log prefix \"more\" group 7 snaplen 80 queue-threshold 4",
+        ),
+        (Statement::CtCount { over: 9 }, "ct count over 9"),
+        (
+            Statement::SetDscp {
+                family: V4,
+                dscp: Dscp::new(46).unwrap(),
+            },
+            "ip dscp set 0x2e",
+        ),
+        (
+            Statement::SetDscp {
+                family: V6,
+                dscp: Dscp::new(63).unwrap(),
+            },
+            "ip6 dscp set 0x3f",
+        ),
         (
             Statement::Reject(Reject::TcpReset),
             "meta l4proto 6 reject with tcp reset",
@@ -335,6 +455,20 @@ fn nat() -> Vec<(Statement, &'static str)> {
                 ports: Some(range("5000:6000")),
             },
             "meta l4proto 6 snat ip6 to [fd00::9]:5000-6000",
+        ),
+        (
+            Statement::SnatMap {
+                family: V4,
+                map: set("float4"),
+            },
+            "snat ip to ip saddr map @float4",
+        ),
+        (
+            Statement::SnatMap {
+                family: V6,
+                map: set("float6"),
+            },
+            "snat ip6 to ip6 saddr map @float6",
         ),
     ]
 }
@@ -418,6 +552,57 @@ fn everything() -> Ruleset {
             dispatch("cali5", Verdict::Return),
         ],
     );
+    let ports = |n, p, r: &str| Element::NetProtoPorts(cidr(n), p, range(r));
+    put(
+        "np4",
+        SetKind::NetProtoPorts(V4),
+        vec![
+            ports("10.0.0.0/8", Protocol::TCP, "80:90"),
+            ports("10.0.0.0/8", Protocol::UDP, "53"),
+            ports("0.0.0.0/0", Protocol::TCP, "443"),
+        ],
+    );
+    put(
+        "np6",
+        SetKind::NetProtoPorts(V6),
+        vec![ports("fd00::/61", Protocol::SCTP, "0:65535")],
+    );
+    let at = |i, a| Element::IfNameAddr(ifname(i), ip(a));
+    put(
+        "ia4",
+        SetKind::IfNameAddr(V4),
+        vec![at("cali1", "10.0.0.1")],
+    );
+    put("ia6", SetKind::IfNameAddr(V6), vec![at("cali1", "fd00::1")]);
+    let to = |a, b| Element::AddrToAddr(ip(a), ip(b));
+    put(
+        "float4",
+        SetKind::AddrToAddr(V4),
+        vec![to("1.1.1.1", "10.0.0.1"), to("1.1.1.2", "10.0.0.1")],
+    );
+    put(
+        "float6",
+        SetKind::AddrToAddr(V6),
+        vec![to("fd01::1", "fd00::1")],
+    );
+    let rate = |i, n, per, burst| Element::IfNameOverRate(ifname(i), Rate::new(n, per, burst));
+    put(
+        "rates",
+        SetKind::IfNameOverRate,
+        vec![
+            rate("cali1", 10, Per::Second, 7),
+            rate("cali2", 4_000_000_000, Per::Day, 1),
+            rate("cali3", 1, Per::Minute, 0),
+        ],
+    );
+    put(
+        "counts",
+        SetKind::IfNameOverCount,
+        vec![
+            Element::IfNameOverCount(ifname("cali1"), 1000),
+            Element::IfNameOverCount(ifname("cali2"), 0),
+        ],
+    );
     let mut chains = |name: &str, base, rules| {
         r.chains.insert(chain(name), Chain { base, rules });
     };
@@ -436,6 +621,18 @@ fn everything() -> Ruleset {
         statements()
             .into_iter()
             .map(|(s, _)| rule(vec![], vec![s], None))
+            .collect(),
+    );
+    let tcp = || Match::L4Proto {
+        proto: Protocol::TCP,
+        negate: false,
+    };
+    chains(
+        "matches-tcp",
+        None,
+        tcp_matches()
+            .into_iter()
+            .map(|(m, _)| rule(vec![tcp(), m], vec![], Some(Verdict::Accept)))
             .collect(),
     );
     let at = |kind, hook, priority| {
@@ -504,6 +701,15 @@ fn everything() -> Ruleset {
             rule(vec![], vec![Statement::Notrack], None),
         ],
     );
+    let floating = |family, map| {
+        let map = set(map);
+        rule(vec![], vec![Statement::DnatMap { family, map }], None)
+    };
+    chains(
+        "out",
+        at(Kind::Nat, Hook::Output, -110),
+        vec![floating(V4, "float4"), floating(V6, "float6")],
+    );
     chains("route", at(Kind::Route, Hook::Output, -150), vec![]);
     let policy = Base {
         policy: Policy::Drop,
@@ -560,6 +766,15 @@ fn the_kernel_holds_what_was_meant() {
             ]
         );
         assert_eq!(
+            rules(ns, "out"),
+            [
+                "dnat ip to ip daddr map @float4",
+                "dnat ip6 to ip6 daddr map @float6"
+            ]
+        );
+        let shown: Vec<_> = tcp_matches().iter().map(|(_, t)| (*t).to_owned()).collect();
+        assert_eq!(rules(ns, "matches-tcp"), shown);
+        assert_eq!(
             rules(ns, "raw"),
             [
                 "fib saddr . mark . iif oif 0 counter packets 0 bytes 0 drop",
@@ -611,15 +826,20 @@ fn nft_takes_the_printed_text_and_means_the_same() {
 }
 
 /// Lines without what nft arranges on its own: the order of hash elements, and all of a
-/// family said in three ways.
+/// family said in three ways. nft cannot list its own sets of original ports.
 fn sorted(text: &str) -> Vec<String> {
     let mut lines: Vec<_> = text
         .replace("elements = { ", "")
         .split([',', '\n'])
         .map(|l| l.trim().trim_end_matches(" }").to_owned())
         .collect();
-    let same = ["ip saddr 0.0.0.0/0", "ip saddr { 0.0.0.0", "128.0.0.0/1 }"];
-    lines.retain(|l| !same.iter().any(|s| l.starts_with(s)));
+    let same = [
+        "ip saddr 0.0.0.0/0",
+        "ip saddr { 0.0.0.0",
+        "128.0.0.0/1 }",
+        "meta l4proto tcp ct original proto-dst {",
+    ];
+    lines.retain(|l| !same.iter().any(|s| l.starts_with(s)) && !l.contains("[invalid type]"));
     lines.sort();
     lines.dedup();
     lines
@@ -653,5 +873,64 @@ fn negated_type_and_code_is_one_comparison() {
         assert!(debug.contains("cmp neq reg 1 0x00000403"), "{debug}");
         let text = table.desired().to_string();
         nft(ns, &["-c", "-f", "-"], &text);
+    });
+}
+
+/// A table of ARP beside one of the same name for IP, neither of which sees the other.
+#[test]
+fn a_table_of_arp() {
+    in_ns(|ns| {
+        let mut ip_sys = Sys::open(table_name()).unwrap();
+        let mut ip_table = Table::new(table_name());
+        ip_table.set_chain(&chain("c"), Chain::default());
+        ip_sys.sync(&mut ip_table).unwrap();
+
+        let mut sys = Sys::open_of(TableFamily::Arp, table_name()).unwrap();
+        let mut table = Table::of(TableFamily::Arp, table_name());
+        let own = Match::ArpSenderInSet {
+            interface: VMapKey::OifName,
+            set: set("own"),
+            negate: false,
+        };
+        let guard = rule(
+            vec![Match::ArpOperation(ArpOp::Reply), own],
+            vec![Statement::Counter],
+            Some(Verdict::Drop),
+        );
+        for (name, hook) in [("in", Hook::Input), ("out", Hook::Output)] {
+            let rules = vec![guard.clone()];
+            let base = Some(base(hook));
+            table.set_chain(&chain(name), Chain { base, rules });
+        }
+        let members = [Element::IfNameAddr(ifname("cali1"), ip("10.0.0.1"))];
+        table
+            .set_set(&set("own"), SetKind::IfNameAddr(V4), members)
+            .unwrap();
+        assert!(sys.sync(&mut table).unwrap());
+        let shown = || nft(ns, &["list", "table", "arp", "manx"], "");
+        let ours = shown();
+        assert!(
+            ours.contains(
+                "arp operation reply oifname . arp saddr ip @own counter packets 0 bytes 0 drop"
+            ),
+            "{ours}"
+        );
+        assert!(
+            ours.contains("hook output") && ours.contains("hook input"),
+            "{ours}"
+        );
+        assert_eq!(sys.read().unwrap(), table.actual());
+        assert!(!sys.sync(&mut table).unwrap());
+        assert_eq!(ip_sys.notices().unwrap(), Notice::Quiet);
+        assert_eq!(ip_sys.read().unwrap(), ip_table.actual());
+
+        sys.delete_table().unwrap();
+        nft(ns, &["-f", "-"], &table.desired().to_string());
+        assert_eq!(sorted(&shown()), sorted(&ours));
+        assert_eq!(
+            sys.changed_by(std::time::Instant::now()).unwrap(),
+            Notice::Changed
+        );
+        assert_eq!(rules(ns, "c").len(), 0);
     });
 }
