@@ -110,6 +110,7 @@ fn policy(i: u32) -> Update {
         pre_dnat: false,
         apply_on_forward: false,
         on_every_node: false,
+        staged: StagedAction::Set,
     };
     Update::Policy(key, Some(policy))
 }

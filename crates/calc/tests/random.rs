@@ -123,6 +123,8 @@ fn entity() -> impl Strategy<Value = Entity> {
                 not_ports: ports.2,
                 not_named_ports: ports.3,
                 service,
+                nodes: None,
+                domains: Vec::new(),
             },
         )
 }
@@ -254,6 +256,7 @@ fn policy_update() -> impl Strategy<Value = Update> {
             pre_dnat: flags.3,
             apply_on_forward: flags.2 || flags.3,
             on_every_node: flags.4,
+            staged: StagedAction::Set,
         });
     (key, prop::option::weighted(0.8, value)).prop_map(|(k, p)| Update::Policy(k, p))
 }

@@ -48,7 +48,7 @@ impl World {
             Update::Pool(k, v) => put(&mut self.pools, k, v),
             Update::Block(k, v) => put(&mut self.blocks, k, v),
             Update::Node(k, v) => put(&mut self.nodes, k, v),
-            Update::Felix(..) | Update::Ready(_) => {}
+            _ => {}
         }
     }
 
@@ -134,8 +134,7 @@ fn gone(u: &Update) -> Update {
         Update::Pool(k, _) => Update::Pool(k.clone(), None),
         Update::Block(k, _) => Update::Block(*k, None),
         Update::Node(k, _) => Update::Node(k.clone(), None),
-        Update::Felix(k, _) => Update::Felix(k.clone(), None),
-        Update::Ready(_) => Update::Ready(false),
+        other => panic!("no part of a world: {other:?}"),
     }
 }
 

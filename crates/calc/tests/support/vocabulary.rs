@@ -69,6 +69,7 @@ pub fn host(node: &str, ips: &str, l: &str, profiles: &str) -> HostEndpoint {
         labels: labels(l),
         profiles: words(profiles),
         ports: Vec::new(),
+        dscp: None,
     }
 }
 
@@ -94,6 +95,7 @@ pub fn policy(tier: &str, order: Option<f64>, selector: &str) -> Policy {
         pre_dnat: false,
         apply_on_forward: false,
         on_every_node: false,
+        staged: StagedAction::Set,
     }
 }
 
