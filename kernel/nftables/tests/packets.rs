@@ -5,112 +5,10 @@ mod support;
 use net::Protocol;
 use netlink::netns::NetNs;
 use nftables::*;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
+use support::lab::*;
 use support::*;
-
-/// A router with two pods behind `cali1` and `cali2`. The namespaces live as long as this.
-struct Lab {
-    router: NetNs,
-    a: NetNs,
-    b: NetNs,
-}
-
-fn sh(ns: &NetNs, script: &str) {
-    let out = ns
-        .command("sh")
-        .unwrap()
-        .args(["-ec", script])
-        .output()
-        .unwrap();
-    assert!(
-        out.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-}
-
-impl Lab {
-    fn new() -> Self {
-        let lab = Self {
-            router: NetNs::new().unwrap(),
-            a: NetNs::new().unwrap(),
-            b: NetNs::new().unwrap(),
-        };
-        // No path of a namespace: it is handed over as a file descriptor of this process.
-        let inodes = std::process::id();
-        // A link-local address that is still being checked answers for nobody.
-        for ns in [&lab.router, &lab.a, &lab.b] {
-            sh(ns, "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
-        }
-        for (n, ns) in [(1, &lab.a), (2, &lab.b)] {
-            use std::os::fd::{AsFd, AsRawFd};
-            let fd = ns.as_fd().as_raw_fd();
-            sh(
-                &lab.router,
-                &format!(
-                    "ip link add cali{n} type veth peer name eth0 netns /proc/{inodes}/fd/{fd}
-                 ip addr add 10.0.{n}.254/24 dev cali{n}
-                 ip addr add fd00:{n}::fe/64 dev cali{n} nodad
-                 ip link set cali{n} up"
-                ),
-            );
-            sh(
-                ns,
-                &format!(
-                    "ip link set lo up; ip link set eth0 up
-                 ip addr add 10.0.{n}.1/24 dev eth0
-                 ip addr add fd00:{n}::1/64 dev eth0 nodad
-                 ip route add default via 10.0.{n}.254
-                 ip route add default via fd00:{n}::fe"
-                ),
-            );
-        }
-        sh(
-            &lab.router,
-            "ip link set lo up
-            echo 1 > /proc/sys/net/ipv4/ip_forward
-            echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
-            for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done",
-        );
-        lab
-    }
-
-    fn program(&self, table: &mut Table) {
-        let table = &mut *table;
-        self.router
-            .run(move || Sys::open(table_name()).unwrap().sync(table).unwrap())
-            .unwrap();
-    }
-
-    /// Packets counted by each rule of a chain.
-    fn counts(&self, name: &str) -> Vec<u64> {
-        rules(&self.router, name)
-            .iter()
-            .filter_map(|r| {
-                r.split("counter packets ")
-                    .nth(1)?
-                    .split(' ')
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .collect()
-    }
-
-    fn wait_for(&self, what: &str, mut ok: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !ok(self) {
-            assert!(
-                Instant::now() < deadline,
-                "never: {what}\n{}",
-                listing(&self.router)
-            );
-            std::thread::yield_now();
-        }
-    }
-}
 
 /// Sends bytes as the payload of an IP packet of this protocol.
 fn raw(to: &str, proto: Protocol, payload: &[u8]) {
@@ -277,6 +175,11 @@ const PACKETS: [Packet; 10] = [
 /// Matches, and which of the packets each must hold for.
 fn expectations() -> Vec<(Match, &'static [usize])> {
     use Side::*;
+    let dscp = |family, n, negate| Match::Dscp {
+        family,
+        dscp: Dscp::new(n).unwrap(),
+        negate,
+    };
     let addr = |side, n: &[&str], negate| Match::Addr {
         side,
         nets: nets(n),
@@ -473,6 +376,54 @@ fn expectations() -> Vec<(Match, &'static [usize])> {
             },
             ALL,
         ),
+        (
+            Match::IfAddrInSet {
+                interface: VMapKey::IifName,
+                side: Source,
+                family: V4,
+                set: set("here"),
+                negate: false,
+            },
+            &[0, 1, 2, 3, 4, 5, 6],
+        ),
+        (
+            Match::IfAddrInSet {
+                interface: VMapKey::IifName,
+                side: Source,
+                family: V6,
+                set: set("elsewhere"),
+                negate: true,
+            },
+            &[7, 8, 9],
+        ),
+        (
+            Match::AddrPortInSet {
+                side: Destination,
+                family: V4,
+                set: set("np4"),
+                negate: false,
+            },
+            &[0, 1, 2],
+        ),
+        (dscp(V4, 0, false), &[0, 1, 2, 3, 4, 5, 6]),
+        (dscp(V4, 0, true), &[]),
+        (dscp(V6, 46, true), &[7, 8, 9]),
+        (
+            Match::FibType {
+                side: Destination,
+                kind: AddrType::Local,
+                negate: false,
+            },
+            ALL,
+        ),
+        (
+            Match::FibType {
+                side: Source,
+                kind: AddrType::Unicast,
+                negate: true,
+            },
+            &[],
+        ),
     ]
 }
 
@@ -507,6 +458,29 @@ fn every_match_holds_for_exactly_its_packets() {
         &set("p6"),
         SetKind::AddrProtoPort(V6),
         [triple("fd00:1::1", Protocol::UDP, 1000)],
+    )
+    .unwrap();
+    let at = |i, a| [Element::IfNameAddr(ifname(i), ip(a))];
+    t.set_set(
+        &set("here"),
+        SetKind::IfNameAddr(V4),
+        at("cali1", "10.0.1.1"),
+    )
+    .unwrap();
+    t.set_set(
+        &set("elsewhere"),
+        SetKind::IfNameAddr(V6),
+        at("cali2", "fd00:1::1"),
+    )
+    .unwrap();
+    let served = |p, r| Element::NetProtoPorts(cidr("10.0.1.0/24"), p, range(r));
+    t.set_set(
+        &set("np4"),
+        SetKind::NetProtoPorts(V4),
+        [
+            served(Protocol::UDP, "80:8080"),
+            served(Protocol::TCP, "443"),
+        ],
     )
     .unwrap();
     let pair = |a, b| Element::NetPair(cidr(a), cidr(b));
@@ -595,26 +569,6 @@ fn every_match_holds_for_exactly_its_packets() {
             .collect();
         assert_eq!(got, want, "{m}");
     }
-}
-
-fn serve(ns: &NetNs, addr: &str) -> (TcpListener, SocketAddr) {
-    let addr: SocketAddr = addr.parse().unwrap();
-    (ns.run(|| TcpListener::bind(addr).unwrap()).unwrap(), addr)
-}
-
-/// One connection with an answer; the peer as the server saw it.
-fn exchange(client: &NetNs, (server, addr): &(TcpListener, SocketAddr)) -> Option<IpAddr> {
-    let limit = Duration::from_millis(300);
-    let mut c = client
-        .run(|| TcpStream::connect_timeout(addr, limit).ok())
-        .unwrap()?;
-    let (mut s, peer) = server.accept().unwrap();
-    c.write_all(b"?").unwrap();
-    let mut b = [0];
-    s.read_exact(&mut b).unwrap();
-    s.write_all(b"!").unwrap();
-    c.read_exact(&mut b).unwrap();
-    Some(peer.ip())
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A namespace of its own for each test, and nft as an independent reader.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod lab;
+
 use net::{Cidr, Family, IfName, PortRange};
 use netlink::netns::NetNs;
 use nftables::*;
