@@ -7,6 +7,7 @@
 use crate::ends::{End, Port};
 use net::Family;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::IpAddr;
 
 /// From where to where, with what.
@@ -69,4 +70,14 @@ pub enum SourceIs {
     Node,
     /// This one.
     Address(IpAddr),
+}
+
+impl fmt::Display for SourceIs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod => f.write_str("pod"),
+            Self::Node => f.write_str("node"),
+            Self::Address(a) => a.fmt(f),
+        }
+    }
 }

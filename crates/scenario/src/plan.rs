@@ -231,6 +231,26 @@ pub struct NodePlan {
     pub gateways: Vec<Interface>,
 }
 
+impl NodePlan {
+    /// The node as its agent writes it, with the addresses that it has.
+    pub fn object(&self) -> serde_json::Value {
+        let mut bgp = serde_json::Map::new();
+        for i in &self.addresses {
+            let field = match Family::of(i.addr) {
+                Family::V4 => "ipv4Address",
+                Family::V6 => "ipv6Address",
+            };
+            bgp.insert(field.to_owned(), i.to_string().into());
+        }
+        serde_json::json!({
+            "apiVersion": api::V3,
+            "kind": "Node",
+            "metadata": {"name": self.name},
+            "spec": {"bgp": bgp},
+        })
+    }
+}
+
 /// One outside host's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPlan {

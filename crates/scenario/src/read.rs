@@ -7,15 +7,17 @@
 
 use crate::check::{Check, Flow, SourceIs};
 use crate::ends::{End, Port};
-use crate::plan::{Encapsulation, FamilySet, HostSpec, Spec, Topology};
+use crate::plan::{Encapsulation, FamilySet, HostPlan, HostSpec, Plan, Spec, Topology};
+use crate::{cluster, services};
 use api::{Resource, ResourceKind, parse_documents};
 use net::{Family, Protocol};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use serde_saphyr::Spanned;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// A file that cannot be used.
@@ -187,12 +189,17 @@ pub fn parse(text: &str, file: &str, files: &dyn Files) -> Result<Scenario, Scen
         return Err(reader.error(0, format!("{} nodes: from 1 to 100", spec.nodes)));
     }
     let plan = spec.plan().map_err(|e| reader.error(0, e.to_string()))?;
+    let of_host = |h: &HostPlan| (h.name.clone(), families_in(h.addresses.iter().copied()));
     let mut scope = Scope {
         pods: objects.iter().filter_map(pod_of).collect(),
         nodes: plan.nodes.iter().map(|n| n.name.clone()).collect(),
-        hosts: plan.hosts.iter().map(|h| h.name.clone()).collect(),
+        hosts: plan.hosts.iter().map(of_host).collect(),
+        services: BTreeMap::new(),
         families,
+        plan,
+        allocator: services::Allocator::default(),
     };
+    scope.complete(&mut objects);
     let mut steps = Vec::new();
     for (i, s) in raw.steps.iter().enumerate() {
         steps.push(reader.step(i, s, &mut scope)?);
@@ -290,11 +297,21 @@ pub fn in_order(mut objects: Vec<Resource>) -> Vec<Resource> {
     objects
 }
 
+/// What exists at a step.
 struct Scope {
     pods: BTreeSet<(String, String)>,
     nodes: BTreeSet<String>,
-    hosts: BTreeSet<String>,
+    hosts: BTreeMap<String, Vec<Family>>,
+    services: BTreeMap<(String, String), Vec<Family>>,
     families: FamilySet,
+    plan: Plan,
+    allocator: services::Allocator,
+}
+
+fn families_in(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Family> {
+    let have: BTreeSet<bool> = addresses.into_iter().map(|a| a.is_ipv6()).collect();
+    let family = |v6: bool| if v6 { Family::V6 } else { Family::V4 };
+    have.into_iter().map(family).collect()
 }
 
 struct Reader<'a> {
@@ -393,10 +410,16 @@ impl Reader<'_> {
         for a in &s.value.apply {
             step.apply.extend(self.objects(a)?);
         }
-        for gone in step.delete.iter().filter_map(pod_of) {
-            scope.pods.remove(&gone);
+        for gone in &step.delete {
+            if let Some(pod) = pod_of(gone) {
+                scope.pods.remove(&pod);
+            }
+            if services::is(gone, services::SERVICE) {
+                scope.services.remove(&named(gone));
+            }
         }
         scope.pods.extend(step.apply.iter().filter_map(pod_of));
+        scope.complete(&mut step.apply);
         step.apply = in_order(step.apply);
         for e in &s.value.expect {
             step.checks.extend(self.expect(e, scope)?);
@@ -428,7 +451,7 @@ impl Reader<'_> {
         let mut checks = Vec::new();
         for from in scope.expand(&from, &to) {
             for to in scope.expand(&to, &from) {
-                for family in scope.families_of(&to) {
+                for family in scope.families_of(&from, &to) {
                     let family = Some(family.into());
                     let flow = Flow {
                         from: from.clone(),
@@ -510,8 +533,19 @@ impl Scope {
             End::Node(n) if !self.nodes.contains(n) => {
                 unknown(&format!("node {n:?}"), self.nodes.iter().cloned().collect())
             }
-            End::Host(h) if !self.hosts.contains(h) => {
-                unknown(&format!("host {h:?}"), self.hosts.iter().cloned().collect())
+            End::Host(h) if !self.hosts.contains_key(h) => {
+                unknown(&format!("host {h:?}"), self.hosts.keys().cloned().collect())
+            }
+            End::Service { namespace, name }
+                if !self
+                    .services
+                    .contains_key(&(namespace.clone(), name.clone())) =>
+            {
+                let known = self
+                    .services
+                    .keys()
+                    .map(|(n, s)| format!("service/{n}/{s}"));
+                unknown(&format!("{end}"), known.collect())
             }
             _ => Ok(()),
         }
@@ -529,13 +563,57 @@ impl Scope {
         }
     }
 
-    /// The families in which a flow to `to` is checked.
-    fn families_of(&self, to: &End) -> Vec<Family> {
-        match to {
-            End::Ip(addr) => vec![Family::of(*addr)],
-            _ => self.families.iter().collect(),
+    /// The families in which a flow is checked: those of the scenario that hosts and services at
+    /// its ends have; an address has its own.
+    fn families_of(&self, from: &End, to: &End) -> Vec<Family> {
+        if let End::Ip(addr) = to {
+            return vec![Family::of(*addr)];
+        }
+        let has = |end: &End, f: Family| match end {
+            End::Host(h) => self.hosts.get(h).is_none_or(|have| have.contains(&f)),
+            End::Service { namespace, name } => self
+                .services
+                .get(&(namespace.clone(), name.clone()))
+                .is_none_or(|have| have.is_empty() || have.contains(&f)),
+            _ => true,
+        };
+        let all = self.families.iter();
+        all.filter(|f| has(from, *f) && has(to, *f)).collect()
+    }
+
+    /// Gives services their addresses and nodes theirs, where the file does not say.
+    fn complete(&mut self, objects: &mut [Resource]) {
+        for r in objects {
+            if services::is(r, services::SERVICE) {
+                let Ok(mut value) = serde_json::to_value(&*r) else {
+                    continue;
+                };
+                if self.allocator.complete(&mut value, self.families)
+                    && let Ok(done) = cluster::resource(&value)
+                {
+                    *r = done;
+                }
+                let have = families_in(services::cluster_ips(&value));
+                self.services.insert(named(r), have);
+            }
+            if let Resource::Node(node) = r
+                && node.spec.bgp.is_none()
+                && let Some(planned) = self
+                    .plan
+                    .nodes
+                    .iter()
+                    .find(|n| n.name == node.metadata.name)
+                && let Ok(Resource::Node(full)) = cluster::resource(&planned.object())
+            {
+                node.spec.bgp = full.spec.bgp;
+            }
         }
     }
+}
+
+fn named(r: &Resource) -> (String, String) {
+    let space = namespace(r.namespace().unwrap_or_default());
+    (space, r.meta().name.clone())
 }
 
 #[cfg(test)]
