@@ -2,9 +2,12 @@
 //!
 //! Promises: a row has as many cells as its kind has columns.
 
+use crate::kinds::bgp::BgpPeerSpec;
 use crate::kinds::endpoint::WorkloadEndpoint;
+use crate::kinds::kube::LabelSelector;
 use crate::kinds::node::Node;
 use crate::kinds::policy::PolicySpec;
+use crate::kinds::service::Service;
 use crate::resource::{Resource, ResourceKind};
 use std::fmt::Display;
 
@@ -40,8 +43,34 @@ pub const fn columns(kind: ResourceKind, wide: bool) -> &'static [&'static str] 
         (K::HostEndpoint, true) => &["NAME", "NODE", "INTERFACE", "IPS", "PROFILES"],
         (K::Profile, true) => &["NAME", "LABELS"],
         (K::Tier, _) => &["NAME", "ORDER"],
-        (K::NetworkPolicy | K::GlobalNetworkPolicy, false) => &["NAME", "TIER"],
-        (K::NetworkPolicy | K::GlobalNetworkPolicy, true) => &["NAME", "TIER", "ORDER", "SELECTOR"],
+        (
+            K::NetworkPolicy
+            | K::GlobalNetworkPolicy
+            | K::StagedNetworkPolicy
+            | K::StagedGlobalNetworkPolicy,
+            wide,
+        ) => {
+            if wide {
+                &["NAME", "TIER", "ORDER", "SELECTOR"]
+            } else {
+                &["NAME", "TIER"]
+            }
+        }
+        (K::StagedKubernetesNetworkPolicy, true) => &["NAME", "PODSELECTOR"],
+        (K::BgpPeer, _) => &["NAME", "PEERIP", "NODE", "ASN"],
+        (K::BgpFilter, _) => &[
+            "NAME",
+            "NUMEXPORTV4",
+            "NUMIMPORTV4",
+            "NUMEXPORTV6",
+            "NUMIMPORTV6",
+        ],
+        (K::CalicoNodeStatus, false) => &["NAME", "NODE"],
+        (K::CalicoNodeStatus, true) => &["NAME", "NODE", "CLASSES"],
+        (K::ClusterNetworkPolicy, _) => &["NAME", "TIER", "PRIORITY"],
+        (K::Service, false) => &["NAME", "TYPE", "CLUSTER-IP", "PORTS"],
+        (K::Service, true) => &["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORTS"],
+        (K::EndpointSlice, _) => &["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS"],
         (K::NetworkSet | K::GlobalNetworkSet, true) => &["NAME", "NETS"],
         (K::IpamConfiguration, false) => &["NAME", "STRICTAFFINITY", "AUTOALLOCATEBLOCKS"],
         (K::IpamConfiguration, true) => &[
@@ -148,6 +177,37 @@ pub fn row_with_asn(resource: &Resource, wide: bool, cluster_asn: net::Asn) -> V
         ]),
         Resource::NetworkPolicy(r) => with(policy(&r.spec, wide)),
         Resource::GlobalNetworkPolicy(r) => with(policy(&r.spec, wide)),
+        Resource::StagedNetworkPolicy(r) => with(policy(&r.spec, wide)),
+        Resource::StagedGlobalNetworkPolicy(r) => with(policy(&r.spec, wide)),
+        Resource::StagedKubernetesNetworkPolicy(r) if wide => {
+            with(vec![label_selector(r.spec.pod_selector.as_ref())])
+        }
+        Resource::BgpPeer(r) => with(bgp_peer(&r.spec)),
+        Resource::BgpFilter(r) => {
+            let s = &r.spec;
+            let lists = [&s.export_v4, &s.import_v4, &s.export_v6, &s.import_v6];
+            with(lists.map(|l| l.len().to_string()).into())
+        }
+        Resource::CalicoNodeStatus(r) => {
+            let mut cells = vec![r.spec.node.clone()];
+            if wide {
+                cells.push(joined(&r.spec.classes));
+            }
+            with(cells)
+        }
+        Resource::ClusterNetworkPolicy(r) => {
+            with(vec![r.spec.tier.clone(), r.spec.priority.to_string()])
+        }
+        Resource::Service(r) => with(service(r, wide)),
+        Resource::EndpointSlice(r) => {
+            let ports = r.ports.iter().filter_map(|p| p.port);
+            let addresses = r.endpoints.iter().flat_map(|e| &e.addresses);
+            with(vec![
+                r.address_type.clone(),
+                joined(ports),
+                joined(addresses),
+            ])
+        }
         Resource::NetworkSet(r) if wide => with(vec![joined(&r.spec.nets)]),
         Resource::GlobalNetworkSet(r) if wide => with(vec![joined(&r.spec.nets)]),
         Resource::IpamConfiguration(r) => {
@@ -192,14 +252,7 @@ pub fn row_with_asn(resource: &Resource, wide: bool, cluster_asn: net::Asn) -> V
             cells.push(r.spec.node_name.clone());
             with(cells)
         }
-        Resource::KubeNetworkPolicy(r) => {
-            let selector = r.spec.pod_selector.clone().unwrap_or_default();
-            let labels = selector
-                .match_labels
-                .iter()
-                .map(|(k, v)| format!("{k}={v}"));
-            with(vec![joined(labels)])
-        }
+        Resource::KubeNetworkPolicy(r) => with(vec![label_selector(r.spec.pod_selector.as_ref())]),
         _ => with(Vec::new()),
     }
 }
@@ -210,6 +263,56 @@ fn joined<T: Display>(items: impl IntoIterator<Item = T>) -> String {
         .map(|i| i.to_string())
         .collect::<Vec<_>>()
         .join(",")
+}
+
+/// `k=v` of each label, and the further requirements as Kubernetes' tools print them.
+fn label_selector(s: Option<&LabelSelector>) -> String {
+    let Some(s) = s else { return String::new() };
+    let labels = s.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
+    let further = s.match_expressions.iter().map(|e| {
+        let values = e.values.join(",");
+        match e.operator.as_str() {
+            "Exists" => e.key.clone(),
+            "DoesNotExist" => format!("!{}", e.key),
+            "NotIn" => format!("{} notin ({values})", e.key),
+            _ => format!("{} in ({values})", e.key),
+        }
+    });
+    joined(labels.chain(further))
+}
+
+fn bgp_peer(s: &BgpPeerSpec) -> Vec<String> {
+    let node = match (s.node.as_str(), s.node_selector.as_str()) {
+        ("", "") => "(global)",
+        ("", selector) => selector,
+        (node, _) => node,
+    };
+    // A number that is not given prints as 0 there, and scripts know it.
+    let asn = s.as_number.map_or(0, |n| n.0.0);
+    vec![s.peer_ip.clone(), node.to_owned(), asn.to_string()]
+}
+
+fn service(r: &Service, wide: bool) -> Vec<String> {
+    let s = &r.spec;
+    let kind = if s.kind.is_empty() {
+        "ClusterIP"
+    } else {
+        &s.kind
+    };
+    let mut cells = vec![kind.to_owned(), s.cluster_ip.clone()];
+    if wide {
+        let balanced = r.status.load_balancer.ingress.iter().map(|i| &i.ip);
+        cells.push(joined(balanced.chain(&s.external_ips)));
+    }
+    cells.push(joined(s.ports.iter().map(|p| {
+        let protocol = if p.protocol.is_empty() {
+            "TCP"
+        } else {
+            &p.protocol
+        };
+        format!("{}/{protocol}", p.port)
+    })));
+    cells
 }
 
 fn node(r: &Node, cluster_asn: net::Asn) -> Vec<String> {

@@ -4,8 +4,11 @@
 //! in twice changes nothing more.
 
 use crate::convert;
+use crate::kinds::controllers::KubeControllersSpec;
+use crate::kinds::kube::KubePolicySpec;
 use crate::kinds::policy::{PolicySpec, Rule};
 use crate::kinds::pool::IpPoolSpec;
+use crate::kinds::service::ServiceSpec;
 use crate::meta::ObjectMeta;
 use crate::resource::Resource;
 use crate::wire::NumOrString;
@@ -21,6 +24,14 @@ pub fn default(resource: &mut Resource) {
         Resource::IpPool(r) => pool(&mut r.spec),
         Resource::NetworkPolicy(r) => policy(&mut r.metadata, &mut r.spec),
         Resource::GlobalNetworkPolicy(r) => policy(&mut r.metadata, &mut r.spec),
+        Resource::StagedNetworkPolicy(r) => staged(&mut r.metadata, &mut r.spec),
+        Resource::StagedGlobalNetworkPolicy(r) => staged(&mut r.metadata, &mut r.spec),
+        Resource::StagedKubernetesNetworkPolicy(r) => {
+            fill(&mut r.spec.staged_action, "Set");
+            if r.spec.staged_action != "Delete" {
+                kube_policy(&mut r.spec);
+            }
+        }
         Resource::Profile(r) => {
             r.spec
                 .ingress
@@ -37,20 +48,17 @@ pub fn default(resource: &mut Resource) {
         Resource::IpamConfiguration(r) => {
             r.spec.auto_allocate_blocks.get_or_insert(true);
         }
-        Resource::KubeNetworkPolicy(r) => {
-            let s = &mut r.spec;
-            s.pod_selector.get_or_insert_default();
-            if s.policy_types.is_empty() {
-                s.policy_types.push("Ingress".to_owned());
-                if !s.egress.is_empty() {
-                    s.policy_types.push("Egress".to_owned());
-                }
-            }
-            let ports = s.ingress.iter_mut().flat_map(|r| &mut r.ports);
-            for p in ports.chain(s.egress.iter_mut().flat_map(|r| &mut r.ports)) {
-                p.protocol.get_or_insert_with(|| "TCP".to_owned());
-            }
+        Resource::KubeNetworkPolicy(r) => kube_policy(&mut r.spec),
+        Resource::Service(r) => service(&mut r.spec),
+        Resource::EndpointSlice(r) => r
+            .ports
+            .iter_mut()
+            .for_each(|p| fill(&mut p.protocol, "TCP")),
+        Resource::BgpConfiguration(r) => {
+            fill(&mut r.spec.log_severity_screen, "Info");
+            fill(&mut r.spec.service_load_balancer_aggregation, "Enabled");
         }
+        Resource::KubeControllersConfiguration(r) => controllers(&mut r.spec),
         _ => {}
     }
 }
@@ -58,6 +66,53 @@ pub fn default(resource: &mut Resource) {
 fn fill(field: &mut String, value: &str) {
     if field.is_empty() {
         value.clone_into(field);
+    }
+}
+
+/// What Kubernetes' API server fills in.
+fn kube_policy(s: &mut KubePolicySpec) {
+    s.pod_selector.get_or_insert_default();
+    if s.policy_types.is_empty() {
+        s.policy_types.push("Ingress".to_owned());
+        if !s.egress.is_empty() {
+            s.policy_types.push("Egress".to_owned());
+        }
+    }
+    let ports = s.ingress.iter_mut().flat_map(|r| &mut r.ports);
+    for p in ports.chain(s.egress.iter_mut().flat_map(|r| &mut r.ports)) {
+        p.protocol.get_or_insert_with(|| "TCP".to_owned());
+    }
+}
+
+/// What Kubernetes' API server fills in; it also gives addresses, which nobody does here.
+fn service(s: &mut ServiceSpec) {
+    fill(&mut s.kind, "ClusterIP");
+    s.ports
+        .iter_mut()
+        .for_each(|p| fill(&mut p.protocol, "TCP"));
+    if s.cluster_ips.is_empty() && !s.cluster_ip.is_empty() {
+        s.cluster_ips.push(s.cluster_ip.clone());
+    }
+    if let ("", Some(first)) = (s.cluster_ip.as_str(), s.cluster_ips.first()) {
+        s.cluster_ip.clone_from(first);
+    }
+}
+
+fn controllers(s: &mut KubeControllersSpec) {
+    fill(&mut s.health_checks, "Enabled");
+    s.prometheus_metrics_port.get_or_insert(9094);
+    let c = &mut s.controllers;
+    if let Some(node) = &mut c.node {
+        fill(&mut node.leak_grace_period, "15m");
+        for t in node.host_endpoint.iter_mut().flat_map(|h| &mut h.templates) {
+            fill(&mut t.node_selector, "all()");
+        }
+    }
+    if let Some(l) = &mut c.load_balancer {
+        fill(&mut l.assign_ips, "AllServices");
+    }
+    if let Some(m) = &mut c.migration {
+        fill(&mut m.policy_name_migrator, "Enabled");
     }
 }
 
@@ -84,6 +139,17 @@ fn policy(meta: &mut ObjectMeta, s: &mut PolicySpec) {
         s.types.extend(egress.then(|| "Egress".to_owned()));
     }
     s.ingress.iter_mut().chain(&mut s.egress).for_each(rule);
+}
+
+/// One that deletes has nothing but its tier, so there is nothing to infer from.
+fn staged(meta: &mut ObjectMeta, s: &mut PolicySpec) {
+    fill(&mut s.staged_action, "Set");
+    if s.staged_action == "Delete" {
+        fill(&mut s.tier, "default");
+        meta.labels.insert(TIER_LABEL.to_owned(), s.tier.clone());
+    } else {
+        policy(meta, s);
+    }
 }
 
 fn rule(r: &mut Rule) {

@@ -93,6 +93,37 @@ impl ResourceKind {
                 false,
                 ["gnp", "gnps", "cgnp"]
             ),
+            Self::StagedNetworkPolicy => &v3!(
+                "StagedNetworkPolicy",
+                "stagednetworkpolicies",
+                true,
+                [
+                    "stagedpolicy",
+                    "stagedpolicies",
+                    "snp",
+                    "spol",
+                    "spols",
+                    "scnp"
+                ]
+            ),
+            Self::StagedGlobalNetworkPolicy => &v3!(
+                "StagedGlobalNetworkPolicy",
+                "stagedglobalnetworkpolicies",
+                false,
+                ["sgnp", "sgnps"]
+            ),
+            Self::StagedKubernetesNetworkPolicy => &v3!(
+                "StagedKubernetesNetworkPolicy",
+                "stagedkubernetesnetworkpolicies",
+                true,
+                [
+                    "stagedkubernetespolicy",
+                    "stagedkubernetespolicies",
+                    "sknp",
+                    "skpol",
+                    "skpols"
+                ]
+            ),
             Self::NetworkSet => &v3!("NetworkSet", "networksets", true, ["netset", "netsets"]),
             Self::GlobalNetworkSet => &v3!(
                 "GlobalNetworkSet",
@@ -125,6 +156,25 @@ impl ResourceKind {
                 "bgpconfigurations",
                 false,
                 ["bgpconfig", "bgpconfigs"]
+            ),
+            Self::BgpPeer => &v3!("BGPPeer", "bgppeers", false, ["bgpp", "bgpps", "bp", "bps"]),
+            Self::BgpFilter => &v3!(
+                "BGPFilter",
+                "bgpfilters",
+                false,
+                ["bgpf", "bgpfs", "bf", "bfs"]
+            ),
+            Self::KubeControllersConfiguration => &v3!(
+                "KubeControllersConfiguration",
+                "kubecontrollersconfigurations",
+                false,
+                ["kubecontrollersconfig", "kubecontrollersconfigs", "kcc"]
+            ),
+            Self::CalicoNodeStatus => &v3!(
+                "CalicoNodeStatus",
+                "caliconodestatuses",
+                false,
+                ["nodestatus", "nodestatuses"]
             ),
             Self::ClusterInformation => &v3!(
                 "ClusterInformation",
@@ -162,6 +212,35 @@ impl ResourceKind {
                     "knp"
                 ]
             ),
+            Self::ClusterNetworkPolicy => &kube!(
+                "ClusterNetworkPolicy",
+                "policy.networking.k8s.io/v1alpha2",
+                "clusternetworkpolicies",
+                "policy.networking.k8s.io/clusternetworkpolicies",
+                false,
+                [
+                    "kcnp",
+                    "kcnps",
+                    "kubernetesclusternetworkpolicy",
+                    "kubernetesclusternetworkpolicies"
+                ]
+            ),
+            Self::Service => &kube!(
+                "Service",
+                "v1",
+                "services",
+                "services/specs",
+                true,
+                ["svc", "svcs"]
+            ),
+            Self::EndpointSlice => &kube!(
+                "EndpointSlice",
+                "discovery.k8s.io/v1",
+                "endpointslices",
+                "endpointslices",
+                true,
+                []
+            ),
         }
     }
 
@@ -189,6 +268,9 @@ impl ResourceKind {
                 | Self::Pod
                 | Self::KubeNode
                 | Self::KubeNetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::Service
+                | Self::EndpointSlice
         )
     }
 
@@ -259,15 +341,20 @@ pub fn parse_key(key: &str) -> Option<ResourceKey<'_>> {
             (*ResourceKind::ALL.iter().find(of)?, rest)
         } else {
             let (at, rest) = key.strip_prefix("/registry/")?.split_once('/')?;
-            let kind = match at {
-                "pods" => ResourceKind::Pod,
-                "namespaces" => ResourceKind::Namespace,
-                "serviceaccounts" => ResourceKind::ServiceAccount,
-                "networkpolicies" => ResourceKind::KubeNetworkPolicy,
-                "minions" => ResourceKind::KubeNode,
+            match at {
+                "pods" => (ResourceKind::Pod, rest),
+                "namespaces" => (ResourceKind::Namespace, rest),
+                "serviceaccounts" => (ResourceKind::ServiceAccount, rest),
+                "networkpolicies" => (ResourceKind::KubeNetworkPolicy, rest),
+                "minions" => (ResourceKind::KubeNode, rest),
+                "endpointslices" => (ResourceKind::EndpointSlice, rest),
+                "services" => (ResourceKind::Service, rest.strip_prefix("specs/")?),
+                "policy.networking.k8s.io" => {
+                    let rest = rest.strip_prefix("clusternetworkpolicies/")?;
+                    (ResourceKind::ClusterNetworkPolicy, rest)
+                }
                 _ => return None,
-            };
-            (kind, rest)
+            }
         };
     let (namespace, name) = if kind.namespaced() {
         let (ns, name) = rest.split_once('/')?;
@@ -310,6 +397,8 @@ mod tests {
             "/registry/pods//x",
             "/registry/pods/a/b/c",
             "/registry/secrets/a/b",
+            "/registry/services/endpoints/a/b",
+            "/registry/policy.networking.k8s.io/adminnetworkpolicies/a",
             "/calico/resources/v3/projectcalico.org/tiers/",
             "/calico/resources/v3/projectcalico.org/pods/a/b",
             "/calico/ipam/v2/config",

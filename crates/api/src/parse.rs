@@ -5,6 +5,7 @@
 //! that names it. Never: defaults or validates.
 
 use crate::error::{DocError, DocProblem, Position};
+use crate::kinds::policy::PolicySpec;
 use crate::resource::{Resource, ResourceKind};
 use serde::Deserializer;
 use serde_json::Value;
@@ -227,27 +228,51 @@ fn path_text(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
+/// Fields that are set and that a policy of this sort does not have, with what has them.
+pub(crate) fn foreign_fields(
+    s: &PolicySpec,
+    global: bool,
+    staged: bool,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    const GLOBAL: &str = "only a GlobalNetworkPolicy has this field";
+    [
+        (!global && s.do_not_track, "spec.doNotTrack", GLOBAL),
+        (!global && s.pre_dnat, "spec.preDNAT", GLOBAL),
+        (!global && s.apply_on_forward, "spec.applyOnForward", GLOBAL),
+        (
+            !global && !s.namespace_selector.is_empty(),
+            "spec.namespaceSelector",
+            GLOBAL,
+        ),
+        (
+            !staged && !s.staged_action.is_empty(),
+            "spec.stagedAction",
+            "only a staged policy has this field",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(set, field, why)| set.then_some((field, why)))
+}
+
 fn finish(
     r: Resource,
     mut unknown: Vec<String>,
     start: &Position,
 ) -> Result<(Resource, Position), DocError> {
+    // The policies share a type; each has fields that another has not.
+    let (spec, global, staged) = match &r {
+        Resource::NetworkPolicy(p) => (Some(&p.spec), false, false),
+        Resource::GlobalNetworkPolicy(p) => (Some(&p.spec), true, false),
+        Resource::StagedNetworkPolicy(p) => (Some(&p.spec), false, true),
+        Resource::StagedGlobalNetworkPolicy(p) => (Some(&p.spec), true, true),
+        _ => (None, true, true),
+    };
+    if let Some(s) = spec {
+        unknown.extend(foreign_fields(s, global, staged).map(|(f, _)| f.to_owned()));
+    }
     match &r {
-        // Both policies share a type; these fields are the global one's alone.
-        Resource::NetworkPolicy(p) => {
-            for (set, field) in [
-                (p.spec.do_not_track, "spec.doNotTrack"),
-                (p.spec.pre_dnat, "spec.preDNAT"),
-                (p.spec.apply_on_forward, "spec.applyOnForward"),
-                (
-                    !p.spec.namespace_selector.is_empty(),
-                    "spec.namespaceSelector",
-                ),
-            ] {
-                if set {
-                    unknown.push(field.to_owned());
-                }
-            }
+        Resource::KubeNetworkPolicy(p) if !p.spec.staged_action.is_empty() => {
+            unknown.push("spec.stagedAction".to_owned());
         }
         Resource::FelixConfiguration(f) => unknown.extend(
             f.spec

@@ -1,12 +1,20 @@
 //! Any resource, as one closed type.
 
+use crate::kinds::bgp::{BgpFilter, BgpPeer};
+use crate::kinds::cluster_policy::ClusterNetworkPolicy;
 use crate::kinds::config::{BgpConfiguration, ClusterInformation, FelixConfiguration};
+use crate::kinds::controllers::KubeControllersConfiguration;
 use crate::kinds::endpoint::{HostEndpoint, Profile, WorkloadEndpoint};
 use crate::kinds::ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};
 use crate::kinds::kube::{KubeNetworkPolicy, KubeNode, Namespace, Pod, ServiceAccount};
 use crate::kinds::node::Node;
-use crate::kinds::policy::{GlobalNetworkPolicy, NetworkPolicy, Tier};
+use crate::kinds::node_status::CalicoNodeStatus;
+use crate::kinds::policy::{
+    GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedKubernetesNetworkPolicy,
+    StagedNetworkPolicy, Tier,
+};
 use crate::kinds::pool::{IpPool, IpReservation};
+use crate::kinds::service::{EndpointSlice, Service};
 use crate::kinds::sets::{GlobalNetworkSet, NetworkSet};
 use crate::meta::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -100,6 +108,12 @@ resources! {
     NetworkPolicy,
     /// `GlobalNetworkPolicy`
     GlobalNetworkPolicy,
+    /// `StagedNetworkPolicy`
+    StagedNetworkPolicy,
+    /// `StagedGlobalNetworkPolicy`
+    StagedGlobalNetworkPolicy,
+    /// `StagedKubernetesNetworkPolicy`
+    StagedKubernetesNetworkPolicy,
     /// `NetworkSet`
     NetworkSet,
     /// `GlobalNetworkSet`
@@ -116,6 +130,14 @@ resources! {
     FelixConfiguration,
     /// `BGPConfiguration`
     BgpConfiguration,
+    /// `BGPPeer`
+    BgpPeer,
+    /// `BGPFilter`
+    BgpFilter,
+    /// `KubeControllersConfiguration`
+    KubeControllersConfiguration,
+    /// `CalicoNodeStatus`
+    CalicoNodeStatus,
     /// `ClusterInformation`
     ClusterInformation,
     /// Kubernetes' `Namespace`
@@ -128,6 +150,12 @@ resources! {
     KubeNode,
     /// Kubernetes' `NetworkPolicy`
     KubeNetworkPolicy,
+    /// Kubernetes' `ClusterNetworkPolicy`
+    ClusterNetworkPolicy,
+    /// Kubernetes' `Service`
+    Service,
+    /// Kubernetes' `EndpointSlice`
+    EndpointSlice,
 }
 
 #[derive(Serialize)]
@@ -168,6 +196,8 @@ impl Resource {
             Self::ServiceAccount(r) => &mut r.rest,
             Self::Pod(r) => &mut r.rest,
             Self::KubeNode(r) => &mut r.rest,
+            Self::Service(r) => &mut r.rest,
+            Self::EndpointSlice(r) => &mut r.rest,
             _ => return,
         };
         rest.remove("kind");

@@ -14,7 +14,10 @@ const METADATA_ANNOTATION: &str = "projectcalico.org/metadata";
 const fn is_policy(kind: ResourceKind) -> bool {
     matches!(
         kind,
-        ResourceKind::NetworkPolicy | ResourceKind::GlobalNetworkPolicy
+        ResourceKind::NetworkPolicy
+            | ResourceKind::GlobalNetworkPolicy
+            | ResourceKind::StagedNetworkPolicy
+            | ResourceKind::StagedGlobalNetworkPolicy
     )
 }
 

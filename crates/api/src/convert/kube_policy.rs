@@ -5,9 +5,12 @@
 
 use super::{Cause, policy};
 use crate::kinds::kube::{
-    KubeEgressRule, KubeIngressRule, KubeNetworkPolicy, KubePeer, KubePolicyPort, LabelSelector,
+    KubeEgressRule, KubeIngressRule, KubeNetworkPolicy, KubePeer, KubePolicyPort, KubePolicySpec,
+    LabelSelector,
 };
-use crate::kinds::policy::{EntityRule, NetworkPolicy, PolicySpec, Rule};
+use crate::kinds::policy::{
+    EntityRule, NetworkPolicy, PolicySpec, Rule, StagedKubernetesNetworkPolicy,
+};
 use crate::wire::{NumOrString, Number, Port};
 use model::selector::Expr;
 use model::{PolicyKind, Selector, Update};
@@ -19,12 +22,23 @@ use std::sync::Arc;
 pub(crate) const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
 
 pub(super) fn update(r: &KubeNetworkPolicy) -> Result<Update, Cause> {
-    let v3 = to_v3(r)?;
     policy::policy_update(
         PolicyKind::KubernetesNetworkPolicy,
         Some(&r.metadata.namespace),
         &r.metadata.name,
-        &v3.spec,
+        &PolicySpec {
+            staged_action: String::new(),
+            ..spec_to_v3(&r.spec)?
+        },
+    )
+}
+
+pub(super) fn staged_update(r: &StagedKubernetesNetworkPolicy) -> Result<Update, Cause> {
+    policy::policy_update(
+        PolicyKind::StagedKubernetesNetworkPolicy,
+        Some(&r.metadata.namespace),
+        &r.metadata.name,
+        &spec_to_v3(&r.spec)?,
     )
 }
 
@@ -33,7 +47,13 @@ pub(super) fn update(r: &KubeNetworkPolicy) -> Result<Update, Cause> {
 /// # Errors
 /// When its pod selector or its types are none; Kubernetes' API server stores no such policy.
 pub fn to_v3(r: &KubeNetworkPolicy) -> Result<NetworkPolicy, String> {
-    let s = &r.spec;
+    Ok(NetworkPolicy {
+        metadata: r.metadata.clone(),
+        spec: spec_to_v3(&r.spec)?,
+    })
+}
+
+fn spec_to_v3(s: &KubePolicySpec) -> Result<PolicySpec, Cause> {
     let none = LabelSelector::default();
     let selector = pods(s.pod_selector.as_ref().unwrap_or(&none))
         .map_err(|e| format!("spec.podSelector: {e}"))?;
@@ -58,7 +78,8 @@ pub fn to_v3(r: &KubeNetworkPolicy) -> Result<NetworkPolicy, String> {
     } else {
         s.policy_types.clone()
     };
-    let spec = PolicySpec {
+    Ok(PolicySpec {
+        staged_action: s.staged_action.clone(),
         tier: "default".to_owned(),
         order: Some(Number(1000.0)),
         selector: selector.as_str().to_owned(),
@@ -66,10 +87,6 @@ pub fn to_v3(r: &KubeNetworkPolicy) -> Result<NetworkPolicy, String> {
         egress,
         types,
         ..PolicySpec::default()
-    };
-    Ok(NetworkPolicy {
-        metadata: r.metadata.clone(),
-        spec,
     })
 }
 
@@ -192,25 +209,28 @@ fn peer(p: &KubePeer) -> Result<EntityRule, Cause> {
         });
     }
     let none = LabelSelector::default();
-    let selector = pods(p.pod_selector.as_ref().unwrap_or(&none))?;
+    let own = pods(p.pod_selector.as_ref().unwrap_or(&none))?;
     let namespace_selector = match &p.namespace_selector {
         None => String::new(),
-        Some(s) => Selector::from_expr(all_of(requirements(s)?))
-            .as_str()
-            .to_owned(),
+        Some(s) => selector(s)?.as_str().to_owned(),
     };
     Ok(EntityRule {
-        selector: selector.as_str().to_owned(),
+        selector: own.as_str().to_owned(),
         namespace_selector,
         ..EntityRule::default()
     })
 }
 
 /// Only what Kubernetes runs: host endpoints and others that carry the same labels are not pods.
-fn pods(s: &LabelSelector) -> Result<Selector, Cause> {
+pub(super) fn pods(s: &LabelSelector) -> Result<Selector, Cause> {
     let mut parts = vec![Expr::Eq(ORCHESTRATOR_LABEL.into(), "k8s".into())];
     parts.extend(requirements(s)?);
     Ok(Selector::from_expr(all_of(parts)))
+}
+
+/// Kubernetes' selector over the labels of whatever it is about.
+pub(super) fn selector(s: &LabelSelector) -> Result<Selector, Cause> {
+    Ok(Selector::from_expr(all_of(requirements(s)?)))
 }
 
 fn all_of(mut parts: Vec<Expr>) -> Expr {

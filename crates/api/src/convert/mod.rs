@@ -4,7 +4,9 @@
 //! cause, and the caller treats it as absent. The updates of an object depend on nothing but the object.
 //! Never: looks at a second object.
 
+mod bgp;
 mod block;
+mod cluster_policy;
 mod config;
 mod endpoint;
 mod kube_policy;
@@ -13,6 +15,7 @@ mod node;
 mod pod;
 mod policy;
 mod pool;
+mod service;
 
 pub use endpoint::{namespace_profile, service_account_profile};
 pub use kube_policy::to_v3 as kube_policy_to_v3;
@@ -21,6 +24,8 @@ pub use pod::{
     NoEndpoint, interface_name, split_workload_name, to_workload_endpoint, workload_name,
 };
 
+pub(crate) use bgp::{community, peer_address};
+pub(crate) use cluster_policy::is_domain;
 pub(crate) use config::{go_duration, text as felix_text};
 pub(crate) use endpoint::dscp;
 pub(crate) use policy::{action, types};
@@ -34,7 +39,7 @@ use crate::meta::ObjectMeta;
 use crate::resource::{Resource, ResourceKind};
 use crate::stored;
 use crate::wire::Number;
-use model::{NetworkSetKey, PolicyKey, PolicyKind, Update};
+use model::{NetworkSetKey, PolicyKey, PolicyKind, ServiceRef, SliceKey, Update};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -102,6 +107,25 @@ pub fn updates(resource: &Resource) -> Result<Vec<Update>, BadObject> {
         Resource::NetworkPolicy(r) => one(policy::network_policy_update(r)),
         Resource::GlobalNetworkPolicy(r) => one(policy::global_policy_update(r)),
         Resource::KubeNetworkPolicy(r) => one(kube_policy::update(r)),
+        Resource::ClusterNetworkPolicy(r) => one(cluster_policy::update(r)),
+        Resource::StagedNetworkPolicy(r) => one(policy::policy_update(
+            PolicyKind::StagedNetworkPolicy,
+            Some(&r.metadata.namespace),
+            &r.metadata.name,
+            &r.spec,
+        )),
+        Resource::StagedGlobalNetworkPolicy(r) => one(policy::policy_update(
+            PolicyKind::StagedGlobalNetworkPolicy,
+            None,
+            &r.metadata.name,
+            &r.spec,
+        )),
+        Resource::StagedKubernetesNetworkPolicy(r) => one(kube_policy::staged_update(r)),
+        Resource::Service(r) => one(service::service_update(r)),
+        Resource::EndpointSlice(r) => service::slice_updates(r),
+        Resource::BgpConfiguration(r) => one(bgp::config_update(r)),
+        Resource::BgpPeer(r) => one(bgp::peer_update(r)),
+        Resource::BgpFilter(r) => one(bgp::filter_update(r)),
         Resource::NetworkSet(r) => one(endpoint::set_update(
             &r.metadata,
             &r.spec,
@@ -118,7 +142,8 @@ pub fn updates(resource: &Resource) -> Result<Vec<Update>, BadObject> {
         | Resource::IpamConfiguration(_)
         | Resource::BlockAffinity(_)
         | Resource::IpamHandle(_)
-        | Resource::BgpConfiguration(_) => Ok(Vec::new()),
+        | Resource::KubeControllersConfiguration(_)
+        | Resource::CalicoNodeStatus(_) => Ok(Vec::new()),
     };
     converted.map_err(|reason| BadObject {
         object: resource.to_string(),
@@ -171,6 +196,33 @@ fn deleted(at: &ResourceKey<'_>) -> Vec<Update> {
         ResourceKind::NetworkPolicy => policy(PolicyKind::NetworkPolicy, name),
         ResourceKind::GlobalNetworkPolicy => policy(PolicyKind::GlobalNetworkPolicy, name),
         ResourceKind::KubeNetworkPolicy => policy(PolicyKind::KubernetesNetworkPolicy, name),
+        ResourceKind::ClusterNetworkPolicy => {
+            policy(PolicyKind::KubernetesClusterNetworkPolicy, name)
+        }
+        ResourceKind::StagedNetworkPolicy => policy(PolicyKind::StagedNetworkPolicy, name),
+        ResourceKind::StagedGlobalNetworkPolicy => {
+            policy(PolicyKind::StagedGlobalNetworkPolicy, name)
+        }
+        ResourceKind::StagedKubernetesNetworkPolicy => {
+            policy(PolicyKind::StagedKubernetesNetworkPolicy, name)
+        }
+        ResourceKind::Service => Update::Service(
+            ServiceRef {
+                namespace: at.namespace.unwrap_or_default().into(),
+                name,
+            },
+            None,
+        ),
+        ResourceKind::EndpointSlice => Update::EndpointSlice(
+            SliceKey {
+                namespace: at.namespace.unwrap_or_default().into(),
+                name,
+            },
+            None,
+        ),
+        ResourceKind::BgpConfiguration => Update::BgpConfig(name, None),
+        ResourceKind::BgpPeer => Update::BgpPeer(name, None),
+        ResourceKind::BgpFilter => Update::BgpFilter(name, None),
         ResourceKind::NetworkSet | ResourceKind::GlobalNetworkSet => Update::NetworkSet(
             NetworkSetKey {
                 namespace: namespace(),
@@ -197,7 +249,8 @@ fn deleted(at: &ResourceKey<'_>) -> Vec<Update> {
         | ResourceKind::BlockAffinity
         | ResourceKind::IpamBlock
         | ResourceKind::IpamHandle
-        | ResourceKind::BgpConfiguration => return Vec::new(),
+        | ResourceKind::KubeControllersConfiguration
+        | ResourceKind::CalicoNodeStatus => return Vec::new(),
     };
     vec![update]
 }

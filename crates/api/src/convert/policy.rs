@@ -6,7 +6,9 @@ use crate::kinds::policy::{
 };
 use crate::wire::{NumOrString, Port};
 use model::selector::{Expr, NAMESPACE_LABEL};
-use model::{Action, Entity, Icmp, Policy, PolicyKey, PolicyKind, Selector, TierAction, Update};
+use model::{
+    Action, Entity, Icmp, Policy, PolicyKey, PolicyKind, Selector, StagedAction, TierAction, Update,
+};
 use net::{Cidr, Family, PortRange, Protocol};
 use std::sync::Arc;
 
@@ -90,9 +92,22 @@ pub(super) fn policy_update(
             .performance_hints
             .iter()
             .any(|h| h == "AssumeNeededOnEveryNode"),
-        staged: model::StagedAction::Set,
+        staged: staged(&spec.staged_action)?,
     };
     Ok(Update::Policy(key, Some(policy)))
+}
+
+/// What a staged policy stands for; nothing is `Set`.
+pub(super) fn staged(text: &str) -> Result<StagedAction, Cause> {
+    match text {
+        "" | "Set" => Ok(StagedAction::Set),
+        "Delete" => Ok(StagedAction::Delete),
+        "Learn" => Ok(StagedAction::Learn),
+        "Ignore" => Ok(StagedAction::Ignore),
+        _ => Err(format!(
+            "spec.stagedAction: {text:?} is none of Set, Delete, Learn, Ignore"
+        )),
+    }
 }
 
 /// Which directions a policy governs: as it says, or else as its rules suggest.
@@ -138,6 +153,11 @@ fn over(selector: &Selector, prefix: &str, label: &str) -> Selector {
         selector.prefixed(prefix).expr(),
         &Expr::Has(label.into()),
     ))
+}
+
+/// What a selector over namespaces' labels means for endpoints.
+pub(super) fn over_namespaces(selector: &Selector) -> Selector {
+    over(selector, NAMESPACE_PREFIX, NAMESPACE_LABEL)
 }
 
 /// Which endpoints a policy is for.

@@ -1,5 +1,6 @@
 //! Configuration of the agents and of the cluster.
 
+use crate::kinds::bgp::BgpPassword;
 use crate::meta::ObjectMeta;
 use crate::wire::{AsNumber, record};
 use serde_json::{Map, Value};
@@ -78,7 +79,7 @@ record! {
         /// 179 by default.
         pub listen_port: Option<u16>,
         /// Secret of the mesh.
-        pub node_mesh_password: Option<Value>,
+        pub node_mesh_password: Option<BgpPassword>,
         /// How long a peer may take to come back.
         pub node_mesh_max_restart_time: String,
         /// `None` or `NodeIP`.

@@ -188,8 +188,10 @@ record! {
 }
 
 record! {
-    /// Spec of a [`KubeNetworkPolicy`].
+    /// Spec of a [`KubeNetworkPolicy`], and of Calico's staged one.
     pub struct KubePolicySpec {
+        /// `Set`, `Delete`, `Learn` or `Ignore` (staged only).
+        pub staged_action: String,
         /// Which pods of the namespace; empty is each.
         pub pod_selector: Option<LabelSelector>,
         /// Who may reach them.

@@ -1,5 +1,6 @@
 //! Tiers, policies and their rules.
 
+use crate::kinds::kube::KubePolicySpec;
 use crate::kinds::pool::Condition;
 use crate::meta::{ObjectMeta, StringMap};
 use crate::wire::{NumOrString, Number, Port, record};
@@ -55,9 +56,40 @@ record! {
 }
 
 record! {
-    /// Spec of both policies; validation refuses in a [`NetworkPolicy`] what only a
-    /// [`GlobalNetworkPolicy`] has.
+    /// A [`NetworkPolicy`] that is only computed, to see what it would do.
+    pub struct StagedNetworkPolicy {
+        /// Name, labels and the like.
+        pub metadata: ObjectMeta,
+        /// What the user thinks of asking for.
+        pub spec: PolicySpec,
+    }
+}
+
+record! {
+    /// A [`GlobalNetworkPolicy`] that is only computed, to see what it would do.
+    pub struct StagedGlobalNetworkPolicy {
+        /// Name, labels and the like.
+        pub metadata: ObjectMeta,
+        /// What the user thinks of asking for.
+        pub spec: PolicySpec,
+    }
+}
+
+record! {
+    /// A Kubernetes NetworkPolicy that is only computed, to see what it would do.
+    pub struct StagedKubernetesNetworkPolicy {
+        /// Name, labels and the like.
+        pub metadata: ObjectMeta,
+        /// What the user thinks of asking for.
+        pub spec: KubePolicySpec,
+    }
+}
+
+record! {
+    /// Spec of the four policies; parsing and validation refuse in each what only another has.
     pub struct PolicySpec {
+        /// `Set`, `Delete`, `Learn` or `Ignore` (staged only).
+        pub staged_action: String,
         /// `default` when empty.
         pub tier: String,
         /// Lower goes first; none goes last.

@@ -1,13 +1,11 @@
-//! Configuration of agents, of IPAM and of BGP.
+//! Configuration of agents and of IPAM.
 
 use super::Check;
-use crate::convert::{felix_text, go_duration};
+use crate::convert::felix_text;
 use crate::felix::{ParameterType, parameter};
-use crate::kinds::config::{BgpConfiguration, FelixConfiguration};
+use crate::kinds::config::FelixConfiguration;
 use crate::kinds::ipam::IpamConfigurationSpec;
-use net::{Asn, Cidr, Family};
 use serde_json::Value;
-use std::net::IpAddr;
 
 pub(super) fn ipam(c: &mut Check, s: &IpamConfigurationSpec) {
     c.range(
@@ -145,166 +143,6 @@ fn proto_ports(c: &mut Check, field: &str, value: &Value) {
         c.range(&format!("{field}[{i}].port"), port, 0, 65535);
         if !text("net").is_empty() {
             c.net(&format!("{field}[{i}].net"), text("net"));
-        }
-    }
-}
-
-pub(super) fn bgp(c: &mut Check, r: &BgpConfiguration) {
-    let s = &r.spec;
-    let name = r.metadata.name.as_str();
-    if name != "default" {
-        for (set, field) in [
-            (
-                s.node_to_node_mesh_enabled.is_some(),
-                "nodeToNodeMeshEnabled",
-            ),
-            (s.as_number.is_some(), "ASNumber"),
-            (!s.service_external_ips.is_empty(), "ServiceExternalIPs"),
-            (!s.service_cluster_ips.is_empty(), "ServiceClusterIPs"),
-            (
-                !s.service_load_balancer_ips.is_empty(),
-                "ServiceLoadBalancerIPs",
-            ),
-            (s.node_mesh_password.is_some(), "nodeMeshPassword"),
-            (
-                !s.node_mesh_max_restart_time.is_empty(),
-                "nodeMeshMaxRestartTime",
-            ),
-        ] {
-            if set {
-                let reason = format!("Cannot set {field} on a non default BGP Configuration.");
-                c.fail("metadata.name", name, reason);
-            }
-        }
-    }
-    if s.as_number.is_some_and(|n| n.0 == Asn(0)) {
-        c.fail("spec.asNumber", 0, "must be between 1 and 4294967295");
-    }
-    let severities = ["Debug", "Info", "Warning", "Error", "Fatal", "None"];
-    c.one_of(
-        "spec.logSeverityScreen",
-        &s.log_severity_screen,
-        &severities,
-    );
-    c.one_of("spec.bindMode", &s.bind_mode, &["None", "NodeIP"]);
-    let aggregation = &s.service_load_balancer_aggregation;
-    c.one_of(
-        "spec.serviceLoadBalancerAggregation",
-        aggregation,
-        &["Enabled", "Disabled"],
-    );
-    let routes = [
-        "Enabled",
-        "Disabled",
-        "EnabledIPIPOnly",
-        "EnabledNoEncapOnly",
-    ];
-    c.one_of(
-        "spec.programClusterRoutes",
-        &s.program_cluster_routes,
-        &routes,
-    );
-    for (field, list) in [
-        ("serviceLoadBalancerIPs", &s.service_load_balancer_ips),
-        ("serviceExternalIPs", &s.service_external_ips),
-        ("serviceClusterIPs", &s.service_cluster_ips),
-    ] {
-        for (i, b) in list.iter().enumerate() {
-            c.net(&format!("spec.{field}[{i}].cidr"), &b.cidr);
-        }
-    }
-    if s.node_to_node_mesh_enabled == Some(false) {
-        if s.node_mesh_password.is_some() {
-            c.fail(
-                "spec.nodeMeshPassword",
-                "",
-                "cannot be set when nodeToNodeMeshEnabled is false",
-            );
-        }
-        if !s.node_mesh_max_restart_time.is_empty() {
-            let reason = "cannot be set when nodeToNodeMeshEnabled is false";
-            c.fail(
-                "spec.nodeMeshMaxRestartTime",
-                &s.node_mesh_max_restart_time,
-                reason,
-            );
-        }
-    }
-    let restart = s.node_mesh_max_restart_time.as_str();
-    if !restart.is_empty() && go_duration(restart).is_none() {
-        c.fail(
-            "spec.nodeMeshMaxRestartTime",
-            restart,
-            "must be a duration such as 90s",
-        );
-    }
-    for (field, text, family) in [
-        (
-            "spec.localWorkloadPeeringIPV4",
-            &s.local_workload_peering_ipv4,
-            Family::V4,
-        ),
-        (
-            "spec.localWorkloadPeeringIPV6",
-            &s.local_workload_peering_ipv6,
-            Family::V6,
-        ),
-    ] {
-        if !text.is_empty()
-            && !text
-                .parse::<IpAddr>()
-                .is_ok_and(|a| Family::of(a) == family)
-        {
-            c.fail(field, text, format!("invalid {family} address"));
-        }
-    }
-    communities(c, r);
-}
-
-/// `aa:nn` (RFC 1997) or `aa:nn:mm` (RFC 8092).
-fn is_community(text: &str) -> bool {
-    let parts: Vec<_> = text.split(':').collect();
-    match parts.len() {
-        2 => parts.iter().all(|p| p.parse::<u16>().is_ok()),
-        3 => parts.iter().all(|p| p.parse::<u32>().is_ok()),
-        _ => false,
-    }
-}
-
-fn communities(c: &mut Check, r: &BgpConfiguration) {
-    let s = &r.spec;
-    let used = |n: &str| {
-        s.prefix_advertisements
-            .iter()
-            .any(|p| p.communities.iter().any(|c| c == n))
-    };
-    for (i, k) in s.communities.iter().enumerate() {
-        if !is_community(&k.value) {
-            c.fail(
-                format!("spec.communities[{i}].value"),
-                &k.value,
-                "must be aa:nn or aa:nn:mm",
-            );
-        }
-        if !used(&k.name) {
-            let reason = "communities are not used by any prefixAdvertisement";
-            c.fail(format!("spec.communities[{i}].name"), &k.name, reason);
-        }
-    }
-    for (i, p) in s.prefix_advertisements.iter().enumerate() {
-        if p.cidr.parse::<Cidr>().is_err() {
-            c.fail(
-                format!("spec.prefixAdvertisements[{i}].cidr"),
-                &p.cidr,
-                "invalid CIDR",
-            );
-        }
-        let field = format!("spec.prefixAdvertisements[{i}].communities");
-        c.at_most(&field, "communities", p.communities.len(), 50);
-        for k in &p.communities {
-            if !is_community(k) && !s.communities.iter().any(|known| known.name == *k) {
-                c.fail(&field, k, "is neither a community nor the name of one");
-            }
         }
     }
 }

@@ -1,9 +1,85 @@
-//! Kubernetes' NetworkPolicy: what its API server refuses.
+//! Kubernetes' NetworkPolicy, Service and EndpointSlice: what its API server refuses.
 
 use super::Check;
 use crate::kinds::kube::{KubePeer, KubePolicyPort, KubePolicySpec, LabelSelector};
+use crate::kinds::service::{EndpointSlice, ServiceSpec};
 use crate::wire::NumOrString;
-use net::Cidr;
+use net::{Cidr, Family};
+use std::net::IpAddr;
+
+pub(super) fn network_policy(c: &mut Check, s: &KubePolicySpec) {
+    if !s.staged_action.is_empty() {
+        let reason = "only a staged policy has this field";
+        c.fail("spec.stagedAction", &s.staged_action, reason);
+    }
+    policy(c, s);
+}
+
+/// An address, or what stands for none.
+fn address(c: &mut Check, field: &str, text: &str) {
+    if text != "None" {
+        c.ip(field, text);
+    }
+}
+
+pub(super) fn service(c: &mut Check, s: &ServiceSpec) {
+    let kinds = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"];
+    c.one_of("spec.type", &s.kind, &kinds);
+    address(c, "spec.clusterIP", &s.cluster_ip);
+    for (i, ip) in s.cluster_ips.iter().enumerate() {
+        address(c, &format!("spec.clusterIPs[{i}]"), ip);
+    }
+    for (i, ip) in s.external_ips.iter().enumerate() {
+        c.ip(&format!("spec.externalIPs[{i}]"), ip);
+    }
+    let policies = ["Cluster", "Local"];
+    for (field, text) in [
+        ("spec.externalTrafficPolicy", &s.external_traffic_policy),
+        ("spec.internalTrafficPolicy", &s.internal_traffic_policy),
+    ] {
+        c.one_of(field, text, &policies);
+    }
+    for (i, p) in s.ports.iter().enumerate() {
+        let at = format!("spec.ports[{i}]");
+        c.one_of(&format!("{at}.protocol"), &p.protocol, &PROTOCOLS);
+        c.range(&format!("{at}.port"), i64::from(p.port), 1, 65535);
+        if p.name.is_empty() && s.ports.len() > 1 {
+            c.fail(format!("{at}.name"), "", "name must be specified");
+        }
+        if s.ports[..i].iter().any(|o| o.name == p.name) && !p.name.is_empty() {
+            c.fail(format!("{at}.name"), &p.name, "duplicate port name");
+        }
+    }
+}
+
+pub(super) fn slice(c: &mut Check, r: &EndpointSlice) {
+    let family = match r.address_type.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        "FQDN" => None,
+        other => {
+            let reason = "must be one of IPv4, IPv6, FQDN";
+            return c.fail("addressType", other, reason);
+        }
+    };
+    for (i, e) in r.endpoints.iter().enumerate() {
+        for a in &e.addresses {
+            let fits = |f| a.parse().is_ok_and(|ip: IpAddr| Family::of(ip) == f);
+            if !family.is_none_or(fits) {
+                let reason = format!("must be an address of type {}", r.address_type);
+                c.fail(format!("endpoints[{i}].addresses"), a, reason);
+            }
+        }
+    }
+    for (i, p) in r.ports.iter().enumerate() {
+        c.one_of(&format!("ports[{i}].protocol"), &p.protocol, &PROTOCOLS);
+        if let Some(n) = p.port {
+            c.range(&format!("ports[{i}].port"), i64::from(n), 1, 65535);
+        }
+    }
+}
+
+const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 
 pub(super) fn policy(c: &mut Check, s: &KubePolicySpec) {
     if let Some(p) = &s.pod_selector {
@@ -31,7 +107,7 @@ fn rule(c: &mut Check, at: &str, ports: &[KubePolicyPort], side: &str, peers: &[
 
 fn port(c: &mut Check, at: &str, p: &KubePolicyPort) {
     let protocol = p.protocol.as_deref().unwrap_or_default();
-    c.one_of(&format!("{at}.protocol"), protocol, &["TCP", "UDP", "SCTP"]);
+    c.one_of(&format!("{at}.protocol"), protocol, &PROTOCOLS);
     match &p.port {
         Some(NumOrString::Number(n)) => {
             c.range(&format!("{at}.port"), i64::from(*n), 1, 65535);
@@ -87,7 +163,7 @@ fn peer(c: &mut Check, at: &str, p: &KubePeer) {
     }
 }
 
-fn labels(c: &mut Check, at: &str, s: &LabelSelector) {
+pub(super) fn labels(c: &mut Check, at: &str, s: &LabelSelector) {
     for (i, e) in s.match_expressions.iter().enumerate() {
         let field = format!("{at}.matchExpressions[{i}]");
         match e.operator.as_str() {

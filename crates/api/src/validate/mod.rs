@@ -3,7 +3,10 @@
 //! Promises: reports everything that is wrong with an object at once; whatever passes, converts. Never:
 //! changes the object; [`crate::default`] comes first.
 
+mod bgp;
+mod cluster_policy;
 mod config;
+mod controllers;
 mod endpoint;
 mod kube;
 mod names;
@@ -94,6 +97,13 @@ impl Check {
         }
     }
 
+    /// A duration as Go reads it, not negative; empty is for others to judge.
+    fn duration(&mut self, field: &str, text: &str) {
+        if !text.is_empty() && crate::convert::go_duration(text).is_none_or(|s| s < 0.0) {
+            self.fail(field, text, "must be a duration such as 90s");
+        }
+    }
+
     /// An optional address.
     fn ip(&mut self, field: &str, text: &str) {
         if !text.is_empty() && text.parse::<IpAddr>().is_err() {
@@ -146,8 +156,11 @@ pub fn validate(resource: &Resource) -> Result<(), Invalid> {
         Resource::HostEndpoint(r) => endpoint::host(&mut c, &r.spec),
         Resource::Profile(r) => policy::profile(&mut c, &r.spec),
         Resource::Tier(r) => policy::tier(&mut c, r),
-        Resource::NetworkPolicy(r) => policy::check(&mut c, &r.spec, Some(&r.metadata.namespace)),
-        Resource::GlobalNetworkPolicy(r) => policy::check(&mut c, &r.spec, None),
+        Resource::NetworkPolicy(r) => policy::check(&mut c, &r.spec, false, false),
+        Resource::GlobalNetworkPolicy(r) => policy::check(&mut c, &r.spec, true, false),
+        Resource::StagedNetworkPolicy(r) => policy::check(&mut c, &r.spec, false, true),
+        Resource::StagedGlobalNetworkPolicy(r) => policy::check(&mut c, &r.spec, true, true),
+        Resource::StagedKubernetesNetworkPolicy(r) => policy::staged_kube(&mut c, &r.spec),
         Resource::NetworkSet(r) => endpoint::set(&mut c, &r.metadata, &r.spec),
         Resource::GlobalNetworkSet(r) => endpoint::set(&mut c, &r.metadata, &r.spec),
         Resource::IpamConfiguration(r) => config::ipam(&mut c, &r.spec),
@@ -169,8 +182,15 @@ pub fn validate(resource: &Resource) -> Result<(), Invalid> {
             }
         }
         Resource::FelixConfiguration(r) => config::felix(&mut c, r),
-        Resource::BgpConfiguration(r) => config::bgp(&mut c, r),
-        Resource::KubeNetworkPolicy(r) => kube::policy(&mut c, &r.spec),
+        Resource::BgpConfiguration(r) => bgp::config(&mut c, r),
+        Resource::BgpPeer(r) => bgp::peer(&mut c, &r.spec),
+        Resource::BgpFilter(r) => bgp::filter(&mut c, &r.spec),
+        Resource::KubeControllersConfiguration(r) => controllers::check(&mut c, &r.spec),
+        Resource::CalicoNodeStatus(r) => controllers::node_status(&mut c, &r.spec),
+        Resource::KubeNetworkPolicy(r) => kube::network_policy(&mut c, &r.spec),
+        Resource::ClusterNetworkPolicy(r) => cluster_policy::check(&mut c, &r.spec),
+        Resource::Service(r) => kube::service(&mut c, &r.spec),
+        Resource::EndpointSlice(r) => kube::slice(&mut c, r),
         Resource::ClusterInformation(_)
         | Resource::Namespace(_)
         | Resource::ServiceAccount(_)

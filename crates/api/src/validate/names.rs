@@ -50,18 +50,24 @@ pub(super) fn check(c: &mut Check, r: &Resource) {
     let meta = r.meta();
     let name = meta.name.as_str();
     let fits = match kind {
-        ResourceKind::NetworkPolicy => is_policy_name(name, true),
-        ResourceKind::GlobalNetworkPolicy => is_policy_name(name, false),
+        ResourceKind::NetworkPolicy | ResourceKind::StagedNetworkPolicy => {
+            is_policy_name(name, true)
+        }
+        ResourceKind::GlobalNetworkPolicy | ResourceKind::StagedGlobalNetworkPolicy => {
+            is_policy_name(name, false)
+        }
         _ => is_subdomain(name),
     };
     if name.is_empty() {
         c.fail("metadata.name", name, "name must be specified");
     } else if !fits {
         let form = match kind {
-            ResourceKind::NetworkPolicy => {
+            ResourceKind::NetworkPolicy | ResourceKind::StagedNetworkPolicy => {
                 "^((label)(\\.label)?|((?:knp|ossg)\\.default\\.(subdomain)))$".to_owned()
             }
-            ResourceKind::GlobalNetworkPolicy => "^(label\\.)?label$".to_owned(),
+            ResourceKind::GlobalNetworkPolicy | ResourceKind::StagedGlobalNetworkPolicy => {
+                "^(label\\.)?label$".to_owned()
+            }
             _ => SUBDOMAIN.to_owned(),
         };
         let reason = format!(
@@ -80,6 +86,10 @@ pub(super) fn check(c: &mut Check, r: &Resource) {
     if kind == ResourceKind::ClusterInformation && name != "default" {
         let text =
             "Cannot create a Cluster Information resource with a name other than \"default\"";
+        c.fail("metadata.name", name, text);
+    }
+    if kind == ResourceKind::KubeControllersConfiguration && name != "default" {
+        let text = "Cannot create a Kube Controllers Configuration resource with a name other than \"default\"";
         c.fail("metadata.name", name, text);
     }
     if kind == ResourceKind::IpamConfiguration && name != "default" {

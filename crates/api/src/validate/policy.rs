@@ -1,7 +1,8 @@
 //! Tiers, policies and profiles.
 
-use super::{Check, ONLY_NAMESPACE_SELECTOR, names, rule};
+use super::{Check, ONLY_NAMESPACE_SELECTOR, kube, names, rule};
 use crate::kinds::endpoint::ProfileSpec;
+use crate::kinds::kube::{KubePolicySpec, LabelSelector};
 use crate::kinds::policy::{PolicySpec, Tier};
 
 /// The tiers that every cluster has, and the action that each must keep.
@@ -57,7 +58,7 @@ pub(super) fn tier(c: &mut Check, r: &Tier) {
 }
 
 pub(super) fn profile(c: &mut Check, s: &ProfileSpec) {
-    rules(c, &s.ingress, &s.egress, None);
+    rules(c, &s.ingress, &s.egress, false);
     for key in s.labels_to_apply.keys() {
         let chars = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-');
         if key.is_empty() || !key.bytes().all(chars) {
@@ -70,25 +71,40 @@ fn rules(
     c: &mut Check,
     ingress: &[crate::kinds::policy::Rule],
     egress: &[crate::kinds::policy::Rule],
-    namespace: Option<&str>,
+    namespaced: bool,
 ) {
     for (name, is_ingress, list) in [("ingress", true, ingress), ("egress", false, egress)] {
         c.at_most(&format!("spec.{name}"), "rules", list.len(), MAX_RULES);
         for (i, r) in list.iter().enumerate() {
-            rule::check(
-                c,
-                &format!("spec.{name}[{i}]"),
-                r,
-                is_ingress,
-                namespace.is_some(),
-            );
+            rule::check(c, &format!("spec.{name}[{i}]"), r, is_ingress, namespaced);
         }
     }
 }
 
-pub(super) fn check(c: &mut Check, s: &PolicySpec, namespace: Option<&str>) {
+const NOTHING_BUT_TIER: &str =
+    "Spec fields, except Tier, should all be zero-value if stagedAction is Delete";
+
+/// The four policies of Calico's.
+pub(super) fn check(c: &mut Check, s: &PolicySpec, global: bool, staged: bool) {
+    for (field, why) in crate::parse::foreign_fields(s, global, staged) {
+        c.fail(field, "", why);
+    }
+    if staged {
+        c.one_of("spec.stagedAction", &s.staged_action, &STAGED_ACTIONS);
+    }
     if !s.tier.is_empty() && (!names::is_label(&s.tier) || s.tier.len() > 63) {
         c.fail("spec.tier", &s.tier, "invalid tier name");
+    }
+    if staged && s.staged_action == "Delete" {
+        let nothing = PolicySpec {
+            staged_action: s.staged_action.clone(),
+            tier: s.tier.clone(),
+            ..PolicySpec::default()
+        };
+        if *s != nothing {
+            c.fail("spec", "Delete", NOTHING_BUT_TIER);
+        }
+        return;
     }
     if s.order.is_some_and(|o| !o.0.is_finite()) {
         c.fail("spec.order", "", "order must be a finite number");
@@ -103,7 +119,7 @@ pub(super) fn check(c: &mut Check, s: &PolicySpec, namespace: Option<&str>) {
             c.fail(field, text, ONLY_NAMESPACE_SELECTOR);
         }
     }
-    rules(c, &s.ingress, &s.egress, namespace);
+    rules(c, &s.ingress, &s.egress, !global);
     for (i, t) in s.types.iter().enumerate() {
         c.one_of(&format!("spec.types[{i}]"), t, &["Ingress", "Egress"]);
         if s.types[..i].contains(t) {
@@ -117,24 +133,31 @@ pub(super) fn check(c: &mut Check, s: &PolicySpec, namespace: Option<&str>) {
             &["AssumeNeededOnEveryNode"],
         );
     }
-    hosts(c, s, namespace.is_none());
+    if global {
+        hosts(c, s);
+    }
+}
+
+const STAGED_ACTIONS: [&str; 4] = ["Set", "Delete", "Learn", "Ignore"];
+
+pub(super) fn staged_kube(c: &mut Check, s: &KubePolicySpec) {
+    c.one_of("spec.stagedAction", &s.staged_action, &STAGED_ACTIONS);
+    if s.staged_action != "Delete" {
+        return kube::policy(c, s);
+    }
+    let nothing = KubePolicySpec {
+        staged_action: s.staged_action.clone(),
+        pod_selector: s.pod_selector.clone().map(|_| LabelSelector::default()),
+        ..KubePolicySpec::default()
+    };
+    if *s != nothing {
+        let reason = "Spec fields should all be zero-value if stagedAction is Delete";
+        c.fail("spec", "Delete", reason);
+    }
 }
 
 /// What is only for host endpoints, and only in global policies.
-fn hosts(c: &mut Check, s: &PolicySpec, global: bool) {
-    if !global {
-        for (set, field) in [
-            (s.do_not_track, "spec.doNotTrack"),
-            (s.pre_dnat, "spec.preDNAT"),
-            (s.apply_on_forward, "spec.applyOnForward"),
-            (!s.namespace_selector.is_empty(), "spec.namespaceSelector"),
-        ] {
-            if set {
-                c.fail(field, "", "only a GlobalNetworkPolicy has this field");
-            }
-        }
-        return;
-    }
+fn hosts(c: &mut Check, s: &PolicySpec) {
     if s.pre_dnat && s.do_not_track {
         c.fail(
             "spec.preDNAT",

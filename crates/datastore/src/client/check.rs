@@ -32,6 +32,8 @@ fn tier_of(r: &Resource) -> Option<&str> {
     let tier = match r {
         Resource::NetworkPolicy(p) => &p.spec.tier,
         Resource::GlobalNetworkPolicy(p) => &p.spec.tier,
+        Resource::StagedNetworkPolicy(p) => &p.spec.tier,
+        Resource::StagedGlobalNetworkPolicy(p) => &p.spec.tier,
         _ => return None,
     };
     Some(if tier.is_empty() { "default" } else { tier })
@@ -109,6 +111,8 @@ impl Client {
         for kind in [
             ResourceKind::GlobalNetworkPolicy,
             ResourceKind::NetworkPolicy,
+            ResourceKind::StagedGlobalNetworkPolicy,
+            ResourceKind::StagedNetworkPolicy,
         ] {
             let listed = self.list(kind, None).await?;
             let of_it = |p: &&Resource| tier_of(p) == Some(&tier.metadata.name);
