@@ -7,7 +7,7 @@
 use calc::{NatExclusions, NodeConfig};
 use daemon::FelixParams;
 use daemon::params::{self, Layer, Source};
-use desired::{HostAction, Spoofing};
+use desired::{DenyAction, Failsafe, HostAction, LogRate, Per, ServiceLoop, Spoofing};
 use model::{FelixConfig, Labels, Node, Selector};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -123,11 +123,49 @@ impl Configuration {
             nat_address: p.nat_outgoing_address,
             workload_route_protocol: p.device_route_protocol,
             workload_route_metric: [p.ipv4_route_priority, p.ipv6_route_priority],
+            nat_interface: Some(&p.nat_interface).filter(|i| !i.is_empty()).cloned(),
             log_prefix: p.log_prefix.clone(),
+            log_rate: p.log_rate.map(|r| log_rate(r, p.log_burst)),
+            flow_logs: !p.flow_logs_server.is_empty()
+                || p.flow_logs_local == params::Toggle::Enabled,
+            deny: match p.nftables_filter_deny {
+                params::DenyAction::Drop => DenyAction::Drop,
+                params::DenyAction::Reject => DenyAction::Reject,
+            },
+            failsafe_in: failsafes(&p.failsafe_inbound),
+            failsafe_out: failsafes(&p.failsafe_outbound),
+            service_loop: match p.service_loop_prevention {
+                params::LoopPrevention::Drop => ServiceLoop::Drop,
+                params::LoopPrevention::Reject => ServiceLoop::Reject,
+                params::LoopPrevention::Disabled => ServiceLoop::Disabled,
+            },
+            floating_ips: p.floating_ips == params::Toggle::Enabled,
             // There is no BGP speaker on this node, so nobody else would.
             program_direct_routes: true,
         }
     }
+}
+
+fn log_rate(rate: params::Rate, burst: u32) -> LogRate {
+    LogRate {
+        packets: rate.count,
+        per: match rate.seconds {
+            ..=1 => Per::Second,
+            2..=60 => Per::Minute,
+            61..=3600 => Per::Hour,
+            _ => Per::Day,
+        },
+        burst,
+    }
+}
+
+fn failsafes(ports: &[params::ProtoPort]) -> Vec<Failsafe> {
+    let one = |p: &params::ProtoPort| Failsafe {
+        protocol: p.protocol,
+        port: p.port,
+        net: p.net,
+    };
+    ports.iter().map(one).collect()
 }
 
 #[cfg(test)]

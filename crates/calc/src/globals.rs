@@ -5,7 +5,9 @@
 //!
 //! Never: reads a FelixConfiguration; the agent resolves which of them counts.
 
-use desired::{Globals, HostAction, Nat, Spoofing, Tunnel};
+use desired::{
+    DenyAction, Failsafe, Globals, HostAction, LogRate, Nat, ServiceLoop, Spoofing, Tunnel,
+};
 use net::{Cidr, Family, PortRange};
 use std::net::IpAddr;
 
@@ -58,8 +60,26 @@ pub struct NodeConfig {
     pub workload_route_protocol: u8,
     /// `ipv4NormalRoutePriority` and `ipv6NormalRoutePriority`, in [`Family`] order.
     pub workload_route_metric: [u32; 2],
+    /// `natOutgoingInterfaceFilter` (`iptablesNATOutgoingInterfaceFilter`): only what leaves there
+    /// is translated.
+    pub nat_interface: Option<String>,
     /// `logPrefix`.
     pub log_prefix: String,
+    /// `logActionRateLimit` with `logActionRateLimitBurst`.
+    pub log_rate: Option<LogRate>,
+    /// Whether flow logs go anywhere: `flowLogsGoldmaneServer` is set or `flowLogsLocalReporter`
+    /// is on.
+    pub flow_logs: bool,
+    /// `nftablesFilterDenyAction`.
+    pub deny: DenyAction,
+    /// `failsafeInboundHostPorts`; empty for none.
+    pub failsafe_in: Vec<Failsafe>,
+    /// `failsafeOutboundHostPorts`; empty for none.
+    pub failsafe_out: Vec<Failsafe>,
+    /// `serviceLoopPrevention`.
+    pub service_loop: ServiceLoop,
+    /// `floatingIPs`.
+    pub floating_ips: bool,
     /// Whether the calculation routes pools without encapsulation between nodes of one
     /// subnet; off where BGP does it.
     pub program_direct_routes: bool,
@@ -86,7 +106,15 @@ impl Default for NodeConfig {
             nat_address: None,
             workload_route_protocol: g.workload_route_protocol,
             workload_route_metric: g.workload_route_metric,
+            nat_interface: None,
             log_prefix: g.log_prefix,
+            log_rate: g.log_rate,
+            flow_logs: g.nflog,
+            deny: g.deny,
+            failsafe_in: g.failsafe_in,
+            failsafe_out: g.failsafe_out,
+            service_loop: g.service_loop,
+            floating_ips: g.floating_ips,
             program_direct_routes: true,
         }
     }
@@ -101,14 +129,8 @@ impl NodeConfig {
         }
     }
 
-    /// The settings, given what follows from pools and nodes. `nat_sources` and
-    /// `nat_exclude` are canonical covers.
-    pub(crate) fn globals(
-        &self,
-        tunnels: [Option<Tunnel>; 2],
-        nat_sources: Vec<Cidr>,
-        nat_exclude: Vec<Cidr>,
-    ) -> Globals {
+    /// The settings, given what follows from resources.
+    pub(crate) fn globals(&self, found: Found) -> Globals {
         Globals {
             interface_prefixes: self.interface_prefixes.clone(),
             endpoint_to_host: self.endpoint_to_host,
@@ -120,19 +142,39 @@ impl NodeConfig {
             ipv6: self.ipv6,
             workload_route_protocol: self.workload_route_protocol,
             workload_route_metric: self.workload_route_metric,
-            tunnels,
+            tunnels: found.tunnels,
             external_vxlan: cover(&self.external_nodes),
             nat: Nat {
-                sources: nat_sources,
-                exclude: nat_exclude,
+                sources: found.nat_sources,
+                exclude: found.nat_exclude,
                 address: self.nat_address,
                 ports: self.nat_ports,
-                interface: None,
+                interface: self.nat_interface.clone(),
             },
             log_prefix: self.log_prefix.clone(),
-            ..Globals::default()
+            log_rate: self.log_rate,
+            nflog: self.flow_logs,
+            deny: self.deny,
+            failsafe_in: self.failsafe_in.clone(),
+            failsafe_out: self.failsafe_out.clone(),
+            service_loop: self.service_loop,
+            service_cidrs: found.service_cidrs,
+            floating_ips: self.floating_ips,
+            nodes: found.nodes,
+            dscp_exclude: found.dscp_exclude,
         }
     }
+}
+
+/// What resources say of the settings; lists of prefixes are canonical covers.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) tunnels: [Option<Tunnel>; 2],
+    pub(crate) nat_sources: Vec<Cidr>,
+    pub(crate) nat_exclude: Vec<Cidr>,
+    pub(crate) service_cidrs: Vec<Cidr>,
+    pub(crate) nodes: Vec<Cidr>,
+    pub(crate) dscp_exclude: Vec<Cidr>,
 }
 
 /// The outermost of some prefixes, in order.

@@ -71,7 +71,8 @@ impl Calc {
     }
 
     /// Takes the new state of one thing. Any order and repetition is legal.
-    /// FelixConfigurations and readiness are the agent's part and ignored here.
+    /// FelixConfigurations and readiness are the agent's part, peers and filters a BGP speaker's;
+    /// they are ignored here. So are services: what rules match are the endpoints of their slices.
     pub fn update(&mut self, update: Update) {
         match update {
             Update::Workload(key, endpoint) => self.update_workload(key, endpoint),
@@ -86,13 +87,16 @@ impl Calc {
             Update::Tier(name, tier) => self.policies.update_tier(name, tier),
             Update::Pool(name, pool) => self.network.update_pool(&name, pool.as_ref()),
             Update::Block(cidr, block) => self.network.update_block(cidr, block),
-            Update::Node(name, node) => self.network.update_node(name, node),
+            Update::Node(name, node) => {
+                self.members.update_node(&name, node.as_ref());
+                self.network.update_node(name, node);
+            }
+            Update::EndpointSlice(key, slice) => self.members.update_slice(key, slice),
+            Update::Domain(name, found) => self.members.update_domain(name, found.as_deref()),
+            Update::BgpConfig(name, config) => self.network.update_bgp(&name, config.as_ref()),
             Update::Service(..)
-            | Update::EndpointSlice(..)
-            | Update::BgpConfig(..)
             | Update::BgpPeer(..)
             | Update::BgpFilter(..)
-            | Update::Domain(..)
             | Update::Felix(..)
             | Update::Ready(_) => {}
         }
@@ -144,7 +148,9 @@ impl Calc {
         let mut delta = Delta::default();
         self.policies.flush(&mut self.members, &mut delta);
         self.members.flush(&mut delta);
-        self.workloads.flush(&mut self.policies, &mut delta);
+        let labels = self.policies.take_dirty_labels();
+        self.workloads.flush(&labels, &self.policies, &mut delta);
+        self.hosts.flush(&labels, &self.policies, &mut delta);
         self.network.flush(&mut delta);
         delta
     }

@@ -1,21 +1,25 @@
-//! What is in which set: everything in the cluster that has an address and labels, and
-//! the sets that active rules name.
+//! What is in which set: everything in the cluster that has an address and labels, what
+//! stands behind services, nodes, and what domain names resolved to; and the sets that
+//! active rules name.
 //!
-//! Promises: a set holds the addresses of exactly what its selector matches, counted, as
+//! Promises: a set holds the addresses of exactly what its description says, counted, as
 //! the canonical cover; equal sets are one; a set lives while a rule refers to it. What
 //! is remembered of a thing is an address, a number for its labels and its ports.
 //!
 //! Never: knows which rules need a set, or which endpoints are local.
 
+mod sources;
+
 use crate::interner::{Interner, Word};
 use crate::labels::{Index, LabelSetId, SelectorId};
-use crate::set::{SetContent, SetSpec, SetState};
+use crate::set::{SetSpec, SetState};
 use crate::slab::Slab;
 use desired::{Delta, SetChange, SetId};
 use model::{Labels, NamedPort, NetworkSetKey, ProfileId, WorkloadKey};
 use net::Cidr;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+use sources::Sources;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -95,6 +99,7 @@ pub(crate) struct Members {
     by_id: FxHashMap<SetId, SetIndex>,
     by_selector: FxHashMap<SelectorId, SmallVec<[SetIndex; 2]>>,
     dirty: FxHashSet<SetIndex>,
+    sources: Sources,
 }
 
 impl Members {
@@ -254,7 +259,7 @@ impl Members {
             return (set, id);
         }
         let selector = spec.selector().map(|s| self.index.acquire_selector(s));
-        let mut state = SetState::new(id.clone(), selector, SetContent::new(&spec));
+        let mut state = SetState::new(id.clone(), spec, selector);
         for labels in selector.map_or_else(Vec::new, |s| self.index.matching(s)) {
             for item in children(&self.by_labels, labels) {
                 if let Some(item) = self.items.get(item.0) {
@@ -262,7 +267,10 @@ impl Members {
                 }
             }
         }
+        self.sources.fill(&mut state);
+        let spec = state.spec.clone();
         let set = SetIndex(self.sets.insert(state));
+        self.sources.register(&spec, set);
         self.by_id.insert(id.clone(), set);
         if let Some(selector) = selector {
             self.by_selector.entry(selector).or_default().push(set);
@@ -300,6 +308,7 @@ impl Members {
                 delta.sets.insert(state.id.clone(), SetChange::Remove);
             }
             self.by_id.remove(&state.id);
+            self.sources.forget(&state.spec, set);
             if let Some(selector) = state.selector {
                 self.index.release_selector(selector);
                 if let Some(sets) = self.by_selector.get_mut(&selector) {
@@ -310,6 +319,8 @@ impl Members {
                 }
             }
         }
+        // Only now: the sets that went may have been the last to ask for a name.
+        delta.domains = self.sources.take_domains();
     }
 }
 

@@ -22,7 +22,9 @@ pub(crate) const fn slot(family: Family) -> usize {
 /// A node; pairs are in [`Family`] order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct NodeInfo {
-    addresses: [Option<NodeAddress>; 2],
+    pub(crate) addresses: [Option<NodeAddress>; 2],
+    /// Further addresses, without those of tunnels, which lie in pools; sorted, each once.
+    others: Vec<IpAddr>,
     tunnels: [Option<IpAddr>; 2],
     macs: [Option<Mac>; 2],
     /// Sorted, each once.
@@ -34,7 +36,11 @@ impl From<Node> for NodeInfo {
         let mut pod_ranges = n.pod_cidrs;
         pod_ranges.sort_unstable();
         pod_ranges.dedup();
+        let mut others = n.addresses;
+        others.sort_unstable();
+        others.dedup();
         Self {
+            others,
             addresses: [n.ipv4, n.ipv6],
             tunnels: [n.vxlan_v4, n.vxlan_v6],
             macs: [n.vxlan_mac_v4, n.vxlan_mac_v6],
@@ -93,6 +99,16 @@ impl Nodes {
         let own = self.0.get(node);
         own.and_then(|n| n.addresses[slot(Family::of(addr))])
             .is_some_and(|a| a.subnet.contains(addr))
+    }
+
+    /// All that a node is reached at.
+    pub(crate) fn all_of(&self, node: &str) -> Vec<Cidr> {
+        let Some(n) = self.0.get(node) else {
+            return Vec::new();
+        };
+        let own = n.addresses.iter().flatten().map(|a| a.addr);
+        let all = own.chain(n.others.iter().copied());
+        all.map(Cidr::host).collect()
     }
 
     /// Every node's own addresses.

@@ -1,10 +1,10 @@
 //! Which policies apply to the local endpoints, in which order; and the rules that are
 //! therefore needed.
 //!
-//! Promises: endpoints with equal labels and profiles share one sorted list; a policy
-//! or profile and the sets of its rules are active only while a local endpoint needs them
-//! (or the policy asks to be on every node). An edit of a tier touches only the lists
-//! that have it. Staged policies are never looked at.
+//! Promises: the policies of a selector are kept in order, and endpoints that the same selectors
+//! match share what follows; a policy or profile and the sets of its rules are active only
+//! while a local endpoint needs them (or the policy asks to be on every node). An edit of a
+//! tier touches only the endpoints that have it. Staged policies are never looked at.
 //!
 //! Never: knows an endpoint by more than its label set.
 
@@ -12,41 +12,81 @@ use crate::labels::{Index, LabelSetId, SelectorId};
 use crate::members::{Members, SetIndex};
 use crate::rules::Compiler;
 use desired::{Delta, PolicyRules, ProfileRules, TierPolicies};
-use model::{Labels, Policy, PolicyKey, Profile, ProfileId, Tier, TierAction};
+use model::{Action, Labels, Policy, PolicyKey, Profile, ProfileId, Tier, TierAction};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Where a policy stands within its tier, and which directions it governs.
+/// Where on an endpoint's way policies are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Workloads, and what hosts themselves end or start.
+    Normal,
+    /// What passes through a host.
+    Forward,
+    /// Before connection tracking.
+    Untracked,
+    /// Before destination NAT.
+    PreDnat,
+}
+
+/// Where a policy stands within its tier, and what it governs.
 #[derive(Debug, PartialEq)]
 struct Rank {
-    order: f64,
-    tie: String,
-    key: PolicyKey,
     tier: Arc<str>,
+    order: f64,
+    tie: Box<str>,
+    key: PolicyKey,
     ingress: bool,
     egress: bool,
-    /// Untracked and pre-DNAT policies are for host endpoints alone.
-    on_workloads: bool,
+    /// Never [`Hook::Forward`], which is besides.
+    hook: Hook,
+    forward: bool,
 }
 
 impl Rank {
     fn new(key: &PolicyKey, policy: &Policy) -> Self {
         Self {
             order: order(policy.order, f64::INFINITY),
-            tie: key.tie_break(),
+            tie: key.tie_break().into(),
             key: key.clone(),
             tier: policy.tier.clone(),
             ingress: policy.applies_ingress,
             egress: policy.applies_egress,
-            on_workloads: !policy.untracked && !policy.pre_dnat,
+            hook: if policy.untracked {
+                Hook::Untracked
+            } else if policy.pre_dnat {
+                Hook::PreDnat
+            } else {
+                Hook::Normal
+            },
+            forward: policy.apply_on_forward,
         }
     }
 
+    /// Whether it is evaluated at a hook, towards endpoints or from them.
+    fn governs(&self, hook: Hook, ingress: bool) -> bool {
+        let there = match hook {
+            Hook::Forward => self.forward && self.hook == Hook::Normal,
+            own => self.hook == own,
+        };
+        let direction = if ingress {
+            self.ingress
+        } else {
+            self.egress && hook != Hook::PreDnat
+        };
+        there && direction
+    }
+
+    /// By tier's name, then as the tier evaluates them.
     fn position(&self, other: &Self) -> Ordering {
-        self.order
-            .total_cmp(&other.order)
+        let tier = if Arc::ptr_eq(&self.tier, &other.tier) {
+            Ordering::Equal
+        } else {
+            self.tier.cmp(&other.tier)
+        };
+        tier.then_with(|| self.order.total_cmp(&other.order))
             .then_with(|| self.tie.cmp(&other.tie))
     }
 }
@@ -65,11 +105,32 @@ fn tier_position(a: Option<Tier>, b: Option<Tier>) -> Ordering {
     }
 }
 
+/// A tier that holds even where the datastore does not have it.
+fn predefined(name: &str) -> Option<Tier> {
+    let (order, default_action) = match name {
+        "kube-admin" => (1000.0, TierAction::Pass),
+        "default" => (Tier::DEFAULT_ORDER, TierAction::Deny),
+        "kube-baseline" => (10_000_000.0, TierAction::Pass),
+        _ => return None,
+    };
+    Some(Tier {
+        order: Some(order),
+        default_action,
+    })
+}
+
 #[derive(Debug)]
 struct PolicyState {
-    policy: Arc<Policy>,
+    policy: Policy,
     selector: SelectorId,
     rank: Arc<Rank>,
+}
+
+/// The policies of a selector.
+#[derive(Debug, Default)]
+struct Applied {
+    /// Sorted by position.
+    ranks: Vec<Arc<Rank>>,
     /// Local label sets that it matches.
     users: usize,
 }
@@ -81,11 +142,9 @@ struct Active<T> {
     sets: Vec<SetIndex>,
 }
 
-/// Matching policies by tier, each list in order.
-type Lists = FxHashMap<Arc<str>, Vec<Arc<Rank>>>;
-
-/// A tier with its list: name, the tier if it is there, policies.
-type Listed<'a> = (Arc<str>, Option<Tier>, &'a [Arc<Rank>]);
+/// Lists that were resolved already: endpoints that the same selectors match have the same.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved(FxHashMap<Box<[SelectorId]>, Vec<TierPolicies>>);
 
 #[derive(Debug, Default)]
 struct ProfileState {
@@ -99,10 +158,10 @@ struct ProfileState {
 pub(crate) struct Policies {
     index: Index,
     policies: BTreeMap<PolicyKey, PolicyState>,
-    by_selector: FxHashMap<SelectorId, Vec<Arc<Rank>>>,
+    applied: FxHashMap<SelectorId, Applied>,
     tiers: FxHashMap<Arc<str>, Tier>,
-    lists: FxHashMap<LabelSetId, Lists>,
-    by_tier: BTreeSet<(Arc<str>, LabelSetId)>,
+    /// Which selectors have policies of a tier.
+    by_tier: BTreeSet<(Arc<str>, SelectorId)>,
     profiles: FxHashMap<ProfileId, ProfileState>,
     active_policies: FxHashMap<PolicyKey, Active<PolicyRules>>,
     active_profiles: FxHashMap<ProfileId, Active<ProfileRules>>,
@@ -126,105 +185,84 @@ impl Policies {
             return;
         };
         let known = self.policies.get(&key);
-        if known.is_some_and(|o| *o.policy == policy) {
+        if known.is_some_and(|o| o.policy == policy) {
             return;
         }
         let old = self.policies.remove(&key);
         self.dirty_policies.insert(key.clone());
         // Acquired before the old one is released, so that an equal selector is kept.
         let selector = self.index.acquire_selector(&policy.selector);
-        let rank = Rank::new(&key, &policy);
-        let mut new = PolicyState {
-            policy: Arc::new(policy),
-            selector,
-            rank: Arc::new(rank),
-            users: 0,
-        };
-        if let Some(old) = old {
-            if old.selector == selector && old.rank == new.rank {
-                new.users = old.users;
-                new.rank = old.rank;
+        let mut rank = Arc::new(Rank::new(&key, &policy));
+        match old {
+            Some(old) if old.selector == selector && old.rank == rank => {
+                rank = old.rank;
                 self.index.release_selector(selector);
-                self.policies.insert(key, new);
-                return;
             }
-            self.detach(&old);
-            self.index.release_selector(old.selector);
+            old => {
+                self.attach(selector, &rank);
+                if let Some(old) = old {
+                    self.detach(&old);
+                    self.index.release_selector(old.selector);
+                }
+            }
         }
-        self.attach(&mut new);
+        let new = PolicyState {
+            policy,
+            selector,
+            rank,
+        };
         self.policies.insert(key, new);
     }
 
-    /// Puts a policy into the lists of the label sets that it matches.
-    fn attach(&mut self, state: &mut PolicyState) {
-        self.by_selector
-            .entry(state.selector)
-            .or_default()
-            .push(state.rank.clone());
-        for labels in self.index.matching(state.selector) {
-            self.list(labels, &state.rank);
-            state.users += 1;
-        }
+    /// Puts a policy among those of its selector.
+    fn attach(&mut self, selector: SelectorId, rank: &Arc<Rank>) {
+        let matching = self.index.matching(selector);
+        let applied = self.applied.entry(selector).or_default();
+        let at = applied.ranks.partition_point(|r| r.position(rank).is_lt());
+        applied.ranks.insert(at, rank.clone());
+        applied.users = matching.len();
+        self.by_tier.insert((rank.tier.clone(), selector));
+        self.dirty_labels.extend(matching);
     }
 
     fn detach(&mut self, state: &PolicyState) {
-        if let Some(ranks) = self.by_selector.get_mut(&state.selector) {
-            ranks.retain(|r| !Arc::ptr_eq(r, &state.rank));
-            if ranks.is_empty() {
-                self.by_selector.remove(&state.selector);
-            }
-        }
-        for labels in self.index.matching(state.selector) {
-            self.unlist(labels, &state.rank);
-        }
-    }
-
-    fn list(&mut self, labels: LabelSetId, rank: &Arc<Rank>) {
-        let lists = self.lists.entry(labels).or_default();
-        let list = lists.entry(rank.tier.clone()).or_default();
-        if list.is_empty() {
-            self.by_tier.insert((rank.tier.clone(), labels));
-        }
-        if let Err(i) = list.binary_search_by(|r| r.position(rank)) {
-            list.insert(i, rank.clone());
-        }
-        self.dirty_labels.insert(labels);
-    }
-
-    fn unlist(&mut self, labels: LabelSetId, rank: &Rank) {
-        let Some(lists) = self.lists.get_mut(&labels) else {
+        let (selector, tier) = (state.selector, &state.rank.tier);
+        self.dirty_labels.extend(self.index.matching(selector));
+        let Some(applied) = self.applied.get_mut(&selector) else {
             return;
         };
-        if let Some(list) = lists.get_mut(&rank.tier) {
-            if let Ok(i) = list.binary_search_by(|r| r.position(rank)) {
-                list.remove(i);
-            }
-            if list.is_empty() {
-                lists.remove(&rank.tier);
-                self.by_tier.remove(&(rank.tier.clone(), labels));
-            }
+        // The new rank of the same policy may stand at the same place.
+        let from = applied
+            .ranks
+            .partition_point(|r| r.position(&state.rank).is_lt());
+        let here = applied.ranks[from..].iter();
+        if let Some(i) = here.take(2).position(|r| Arc::ptr_eq(r, &state.rank)) {
+            applied.ranks.remove(from + i);
         }
-        self.dirty_labels.insert(labels);
+        let first = applied.ranks.partition_point(|r| r.tier < *tier);
+        if applied.ranks.get(first).is_none_or(|r| r.tier != *tier) {
+            self.by_tier.remove(&(tier.clone(), selector));
+        }
+        if applied.ranks.is_empty() {
+            self.applied.remove(&selector);
+        }
     }
 
     /// A label set gained or lost a selector, and so all its policies.
     fn match_changed(&mut self, labels: LabelSetId, selector: SelectorId, matches: bool) {
-        for rank in self.by_selector.get(&selector).cloned().unwrap_or_default() {
-            if matches {
-                self.list(labels, &rank);
-            } else {
-                self.unlist(labels, &rank);
-            }
-            if let Some(state) = self.policies.get_mut(&rank.key) {
-                state.users = if matches {
-                    state.users + 1
-                } else {
-                    state.users.saturating_sub(1)
-                };
-                if state.users <= 1 {
-                    self.dirty_policies.insert(rank.key.clone());
-                }
-            }
+        self.dirty_labels.insert(labels);
+        let Some(applied) = self.applied.get_mut(&selector) else {
+            return;
+        };
+        let before = applied.users;
+        applied.users = if matches {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
+        if (before == 0) != (applied.users == 0) {
+            let keys = applied.ranks.iter().map(|r| r.key.clone());
+            self.dirty_policies.extend(keys);
         }
     }
 
@@ -235,9 +273,10 @@ impl Policies {
             None => self.tiers.remove(&name),
         };
         if old != tier {
-            let (first, last) = (LabelSetId(0), LabelSetId(u32::MAX));
+            let (first, last) = (SelectorId(0), SelectorId(u32::MAX));
             let using = self.by_tier.range((name.clone(), first)..=(name, last));
-            self.dirty_labels.extend(using.map(|(_, l)| *l));
+            let labels = using.flat_map(|(_, s)| self.index.matching(*s));
+            self.dirty_labels.extend(labels);
         }
     }
 
@@ -287,7 +326,6 @@ impl Policies {
             for selector in self.index.matches(id).to_vec() {
                 self.match_changed(id, selector, false);
             }
-            self.lists.remove(&id);
             self.dirty_labels.remove(&id);
         }
         self.index.release_labels(id);
@@ -311,37 +349,61 @@ impl Policies {
     }
 
     /// The tiers and policies of the workloads with a label set, in order.
-    pub(crate) fn resolve(&self, labels: LabelSetId) -> Vec<TierPolicies> {
-        let Some(lists) = self.lists.get(&labels) else {
-            return Vec::new();
-        };
-        let mut tiers: Vec<Listed<'_>> = lists
-            .iter()
-            .map(|(name, list)| (name.clone(), self.tiers.get(name).copied(), &**list))
+    pub(crate) fn resolve(&self, labels: LabelSetId, known: &mut Resolved) -> Vec<TierPolicies> {
+        let selectors = self.index.matches(labels);
+        if let Some(tiers) = known.0.get(selectors) {
+            return tiers.clone();
+        }
+        let tiers = self.resolve_at(labels, Hook::Normal);
+        known.0.insert(selectors.into(), tiers.clone());
+        tiers
+    }
+
+    /// The same at any hook; only policies of that hook, and only tiers that have some.
+    pub(crate) fn resolve_at(&self, labels: LabelSetId, hook: Hook) -> Vec<TierPolicies> {
+        let selectors = self.index.matches(labels).iter();
+        let mut ranks: Vec<&Rank> = selectors
+            .filter_map(|s| self.applied.get(s))
+            .flat_map(|a| a.ranks.iter().map(|r| &**r))
+            .filter(|r| r.governs(hook, true) || r.governs(hook, false))
             .collect();
-        tiers.sort_unstable_by(|a, b| tier_position(a.1, b.1).then_with(|| a.0.cmp(&b.0)));
-        let keys = |list: &[Arc<Rank>], wanted: fn(&Rank) -> bool| -> Vec<PolicyKey> {
-            let ranks = list.iter().filter(|r| r.on_workloads && wanted(r));
+        // Each selector's are in order already, which this sort makes use of.
+        ranks.sort_by(|a, b| a.position(b));
+        let mut tiers: Vec<(Option<Tier>, &[&Rank])> = ranks
+            .chunk_by(|a, b| a.tier == b.tier)
+            .map(|list| (self.tier(&list[0].tier), list))
+            .collect();
+        // Stable, so by name where tiers are equal.
+        tiers.sort_by(|a, b| tier_position(a.0, b.0));
+        let keys = |list: &[&Rank], ingress: bool| -> Vec<PolicyKey> {
+            let ranks = list.iter().filter(|r| r.governs(hook, ingress));
             ranks.map(|r| r.key.clone()).collect()
         };
-        let resolved = tiers.into_iter().map(|(name, tier, list)| TierPolicies {
-            name,
-            default_action: tier.map_or(TierAction::Deny, |t| t.default_action),
-            ingress: keys(list, |r| r.ingress),
-            egress: keys(list, |r| r.egress),
+        let resolved = tiers.into_iter().map(|(tier, list)| TierPolicies {
+            name: list[0].tier.clone(),
+            default_action: match hook {
+                Hook::Normal | Hook::Forward => tier.map_or(TierAction::Deny, |t| t.default_action),
+                Hook::Untracked | Hook::PreDnat => TierAction::Pass,
+            },
+            ingress: keys(list, true),
+            egress: keys(list, false),
         });
-        resolved
-            .filter(|t| !t.ingress.is_empty() || !t.egress.is_empty())
-            .collect()
+        resolved.collect()
+    }
+
+    fn tier(&self, name: &str) -> Option<Tier> {
+        let known = self.tiers.get(name).copied();
+        known.or_else(|| predefined(name))
     }
 
     /// Says which rules came, changed and went, acquiring and releasing their sets.
     pub(crate) fn flush(&mut self, members: &mut Members, delta: &mut Delta) {
         for key in std::mem::take(&mut self.dirty_policies) {
-            let needed = self
-                .policies
-                .get(&key)
-                .filter(|s| s.users > 0 || s.policy.on_every_node);
+            let used = |s: &PolicyState| {
+                let applied = self.applied.get(&s.selector);
+                applied.is_some_and(|a| a.users > 0) || s.policy.on_every_node
+            };
+            let needed = self.policies.get(&key).filter(|s| used(s));
             let rules = needed.map(|s| compile_policy(&s.policy, members));
             let change = replace(&mut self.active_policies, &key, rules, members);
             if let Some(change) = change {
@@ -350,7 +412,7 @@ impl Policies {
         }
         for id in std::mem::take(&mut self.dirty_profiles) {
             let needed = self.profiles.get(&id).filter(|s| s.users > 0);
-            let rules = needed.map(|s| compile_profile(s.profile.as_deref(), members));
+            let rules = needed.map(|s| compile_profile(&id, s.profile.as_deref(), members));
             let change = replace(&mut self.active_profiles, &id, rules, members);
             if let Some(change) = change {
                 delta.profiles.insert(id, change);
@@ -374,13 +436,27 @@ fn compile_policy(policy: &Policy, members: &mut Members) -> (PolicyRules, Compi
     (rules, compiler)
 }
 
-/// One that is not there has no rules, and so denies.
-fn compile_profile(profile: Option<&Profile>, members: &mut Members) -> (ProfileRules, Compiler) {
+/// The profile that allows everything; hosts' own endpoints have it.
+const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+/// One that is not there has no rules, and so denies; but the one that every cluster is built
+/// with means what it says even where nobody wrote it down.
+fn compile_profile(
+    id: &str,
+    profile: Option<&Profile>,
+    members: &mut Members,
+) -> (ProfileRules, Compiler) {
     let mut compiler = Compiler::default();
-    let rules = profile.map_or_else(ProfileRules::default, |p| ProfileRules {
-        ingress: compiler.rules(&p.ingress, members),
-        egress: compiler.rules(&p.egress, members),
-    });
+    let allow = [model::Rule::any(Action::Allow)];
+    let (ingress, egress): (&[model::Rule], &[model::Rule]) = match profile {
+        Some(p) => (&p.ingress, &p.egress),
+        None if id == DEFAULT_ALLOW => (&allow, &allow),
+        None => (&[], &[]),
+    };
+    let rules = ProfileRules {
+        ingress: compiler.rules(ingress, members),
+        egress: compiler.rules(egress, members),
+    };
     (rules, compiler)
 }
 

@@ -92,8 +92,8 @@ impl Pools {
         cover(&pools.map(|p| p.cidr).collect::<Vec<_>>())
     }
 
-    /// Destinations that are not translated, and some more.
-    pub(crate) fn nat_exclude(&self, more: &[Cidr]) -> Vec<Cidr> {
+    /// All pools but those only for load balancers, and some more.
+    pub(crate) fn within_cluster(&self, more: &[Cidr]) -> Vec<Cidr> {
         let pools = self.by_name.values().filter(|p| !p.load_balancers_only);
         cover(
             &pools

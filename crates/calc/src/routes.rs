@@ -8,11 +8,11 @@
 //! Never: routes through a tunnel that this node does not have, or guesses a next hop for
 //! a node without an address.
 
-use crate::globals::{NatExclusions, NodeConfig};
+use crate::globals::{Found, NatExclusions, NodeConfig, cover};
 use crate::nodes::{Nodes, slot};
 use crate::pools::Pools;
 use desired::{Delta, Globals, RouteTarget, Tunnel, Vtep};
-use model::{Block, Encap, IpPool, Node, WorkloadKey};
+use model::{BgpConfig, Block, Encap, IpPool, Node, WorkloadKey};
 use net::{Cidr, Family, IfName, PrefixMap};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -56,6 +56,8 @@ pub(crate) struct Network {
     routes: FxHashMap<Cidr, RouteTarget>,
     vteps: FxHashMap<(Arc<str>, Family), Vtep>,
     globals: Option<Arc<Globals>>,
+    /// Service ranges of the BGPConfiguration `default`; a cover.
+    service_cidrs: Vec<Cidr>,
     dirty_routes: FxHashSet<Cidr>,
     dirty_nodes: FxHashSet<Arc<str>>,
     globals_dirty: bool,
@@ -76,6 +78,7 @@ impl Network {
             routes: FxHashMap::default(),
             vteps: FxHashMap::default(),
             globals: None,
+            service_cidrs: Vec::new(),
             dirty_routes: FxHashSet::default(),
             dirty_nodes: FxHashSet::default(),
             globals_dirty: true,
@@ -101,11 +104,11 @@ impl Network {
         let Some((old, new)) = self.nodes.update(&name, node) else {
             return;
         };
-        for cidr in old.pod_ranges {
-            self.unclaim(cidr, &pod_range(cidr, &name));
+        for cidr in &old.pod_ranges {
+            self.unclaim(*cidr, &pod_range(*cidr, &name));
         }
-        for cidr in new.pod_ranges {
-            self.claim(cidr, pod_range(cidr, &name));
+        for cidr in &new.pod_ranges {
+            self.claim(*cidr, pod_range(*cidr, &name));
         }
         if name == self.me {
             self.all_dirty();
@@ -115,7 +118,25 @@ impl Network {
             self.dirty_routes.extend(destinations.keys());
         }
         self.dirty_nodes.insert(name);
-        self.globals_dirty |= self.config.nat_exclusions == NatExclusions::PoolsAndHosts;
+        self.globals_dirty |= old.addresses != new.addresses;
+    }
+
+    /// Takes the new state of a BGPConfiguration. The one named `default` says which addresses are
+    /// services'; those of nodes do not say it, as with Calico.
+    pub(crate) fn update_bgp(&mut self, name: &str, config: Option<&BgpConfig>) {
+        if name != "default" {
+            return;
+        }
+        let ranges = config.map_or_else(Vec::new, |c| {
+            [
+                &*c.service_cluster,
+                &*c.service_external,
+                &*c.service_load_balancer,
+            ]
+            .concat()
+        });
+        self.service_cidrs = cover(&ranges);
+        self.globals_dirty = true;
     }
 
     /// Takes the new state of a pool.
@@ -238,21 +259,30 @@ impl Network {
             }
         }
         if std::mem::take(&mut self.globals_dirty) {
-            let exclude = match self.config.nat_exclusions {
-                NatExclusions::Pools => self.pools.nat_exclude(&[]),
-                NatExclusions::PoolsAndHosts => {
-                    let mut hosts = self.nodes.hosts();
-                    hosts.extend_from_slice(&self.config.external_nodes);
-                    self.pools.nat_exclude(&hosts)
-                }
-            };
-            let sources = self.pools.nat_sources();
-            let globals = self.config.globals(tunnels, sources, exclude);
+            let globals = self.config.globals(self.found(tunnels));
             if self.globals.as_deref() != Some(&globals) {
                 let globals = Arc::new(globals);
                 self.globals = Some(globals.clone());
                 delta.globals = Some(globals);
             }
+        }
+    }
+
+    /// What resources say of the settings.
+    fn found(&self, tunnels: [Option<Tunnel>; 2]) -> Found {
+        let mut hosts = self.nodes.hosts();
+        hosts.extend_from_slice(&self.config.external_nodes);
+        let nodes = cover(&hosts);
+        Found {
+            tunnels,
+            nat_sources: self.pools.nat_sources(),
+            nat_exclude: match self.config.nat_exclusions {
+                NatExclusions::Pools => self.pools.within_cluster(&[]),
+                NatExclusions::PoolsAndHosts => self.pools.within_cluster(&nodes),
+            },
+            service_cidrs: self.service_cidrs.clone(),
+            dscp_exclude: self.pools.within_cluster(&self.nodes.all_of(&self.me)),
+            nodes,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Rules with sets in the place of selectors, named ports and services.
+//! Rules with sets in the place of selectors, named ports, services, nodes and domain names.
 //!
 //! Promises: the rule matches what it matched before. A positive selector is folded into
 //! the sets of named ports beside it; a negative one stays a set of its own.
@@ -85,6 +85,17 @@ impl Compiler {
                 let set = self.acquire(SetSpec::ServiceNets(service.clone()), members);
                 out.sets.push(set);
             }
+        }
+        if let Some(selector) = &e.nodes {
+            let set = self.acquire(SetSpec::Nodes(selector.clone()), members);
+            out.sets.push(set);
+        }
+        if !e.domains.is_empty() {
+            let mut names = e.domains.clone();
+            names.sort_unstable();
+            names.dedup();
+            let set = self.acquire(SetSpec::Domains(names.into()), members);
+            out.sets.push(set);
         }
         out
     }

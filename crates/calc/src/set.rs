@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use sha1::{Digest as _, Sha1};
 use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a set is of. Equal descriptions have equal IDs.
@@ -27,10 +28,25 @@ pub(crate) enum SetSpec {
         protocol: Option<Protocol>,
         name: Arc<str>,
     },
-    /// The addresses of a service's endpoints; empty until services are known.
+    /// The addresses of a service's endpoints.
     ServiceNets(ServiceRef),
     /// The same with the service's ports.
     ServicePorts(ServiceRef),
+    /// The addresses of the nodes whose labels match.
+    Nodes(Selector),
+    /// What domain names resolved to; sorted, each once.
+    Domains(Arc<[Arc<str>]>),
+}
+
+/// A name from the hash of a description.
+fn hashed(prefix: &str, description: &str) -> String {
+    let hash = Sha1::digest(description.as_bytes());
+    let mut out = String::with_capacity(prefix.len() + 40);
+    out.push_str(prefix);
+    for b in hash {
+        write!(out, "{b:02x}").expect("strings take everything");
+    }
+    out
 }
 
 impl SetSpec {
@@ -44,87 +60,108 @@ impl SetSpec {
                 name,
             } => {
                 let protocol = protocol.map_or_else(|| "any".to_owned(), |p| p.0.to_string());
-                let hash = Sha1::digest(format!("n:{protocol}:{name}:{selector}").as_bytes());
-                hash.iter().fold("n:".to_owned(), |mut s, b| {
-                    write!(s, "{b:02x}").expect("strings take everything");
-                    s
-                })
+                hashed("n:", &format!("n:{protocol}:{name}:{selector}"))
             }
             Self::ServiceNets(s) => format!("svcnoport:{}/{}", s.namespace, s.name),
             Self::ServicePorts(s) => format!("svc:{}/{}", s.namespace, s.name),
+            Self::Nodes(s) => hashed("nodes:", &format!("nodes:{s}")),
+            Self::Domains(names) => hashed("d:", &names.join("\n")),
         };
         SetId(text.into())
     }
 
-    /// What must match for a thing to be in it; `None` when nothing is.
+    /// What must match for a labelled thing to be in it; `None` when none ever is.
     pub(crate) fn selector(&self) -> Option<&Selector> {
         match self {
             Self::Selector(selector) | Self::NamedPort { selector, .. } => Some(selector),
-            Self::ServiceNets(_) | Self::ServicePorts(_) => None,
+            Self::ServiceNets(_) | Self::ServicePorts(_) | Self::Nodes(_) | Self::Domains(_) => {
+                None
+            }
+        }
+    }
+
+    /// What its members are.
+    fn kind(&self) -> SetKind {
+        match self {
+            Self::NamedPort { .. } | Self::ServicePorts(_) => SetKind::Ports,
+            Self::Selector(_) | Self::ServiceNets(_) | Self::Nodes(_) | Self::Domains(_) => {
+                SetKind::Nets
+            }
         }
     }
 }
 
 /// Members with their counts.
 #[derive(Debug)]
-pub(crate) enum SetContent {
-    /// Prefixes.
+enum Counted {
     Nets(CoverSet),
-    /// Ports of a name.
-    Ports {
-        /// `None` for TCP, UDP and SCTP alike.
-        protocol: Option<Protocol>,
-        name: Arc<str>,
-        counts: FxHashMap<Member, u32>,
-    },
+    Ports(FxHashMap<Member, u32>),
 }
 
-impl SetContent {
-    /// Nothing in it yet.
-    pub(crate) fn new(spec: &SetSpec) -> Self {
-        let (protocol, name) = match spec {
-            SetSpec::Selector(_) | SetSpec::ServiceNets(_) => {
-                return Self::Nets(CoverSet::default());
-            }
-            SetSpec::NamedPort { protocol, name, .. } => (*protocol, name.clone()),
-            SetSpec::ServicePorts(_) => (None, Arc::from("")),
-        };
-        Self::Ports {
-            protocol,
-            name,
-            counts: FxHashMap::default(),
-        }
-    }
-
-    fn kind(&self) -> SetKind {
-        match self {
-            Self::Nets(_) => SetKind::Nets,
-            Self::Ports { .. } => SetKind::Ports,
-        }
-    }
-
+impl Counted {
     fn members(&self) -> Vec<Member> {
         match self {
             Self::Nets(cover) => cover.cover().into_iter().map(Member::Net).collect(),
-            Self::Ports { counts, .. } => {
+            Self::Ports(counts) => {
                 let mut out: Vec<Member> = counts.keys().copied().collect();
                 out.sort_unstable();
                 out
             }
         }
     }
+
+    fn net(&mut self, net: Cidr, add: bool, change: &mut impl FnMut(Member, bool)) {
+        let Self::Nets(cover) = self else {
+            return;
+        };
+        let report = |c: Cidr, on| change(Member::Net(c), on);
+        if add {
+            cover.add(net, report);
+        } else {
+            cover.remove(net, report);
+        }
+    }
+
+    fn port(&mut self, member: Member, add: bool, change: &mut impl FnMut(Member, bool)) {
+        let Self::Ports(counts) = self else {
+            return;
+        };
+        match counts.entry(member) {
+            Entry::Occupied(mut e) if add => *e.get_mut() += 1,
+            Entry::Occupied(mut e) => {
+                *e.get_mut() -= 1;
+                if *e.get() == 0 {
+                    e.remove();
+                    change(member, false);
+                }
+            }
+            Entry::Vacant(e) if add => {
+                e.insert(1);
+                change(member, true);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+}
+
+/// Addresses that come into sets together, and ports that each of them serves.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) addresses: Box<[IpAddr]>,
+    pub(crate) ports: Box<[(Protocol, u16)]>,
 }
 
 /// A set that rules refer to.
 #[derive(Debug)]
 pub(crate) struct SetState {
     pub(crate) id: SetId,
+    pub(crate) spec: SetSpec,
     pub(crate) selector: Option<SelectorId>,
     /// How many rules refer to it.
     pub(crate) refs: u32,
     /// Whether the outside knows it.
     pub(crate) emitted: bool,
-    content: SetContent,
+    counted: Counted,
     /// Members that came (`true`) and went since the last flush.
     pending: FxHashMap<Member, bool>,
 }
@@ -139,13 +176,17 @@ fn toggle(pending: &mut FxHashMap<Member, bool>, member: Member, on: bool) {
 
 impl SetState {
     /// A set with one reference, which the outside does not know yet.
-    pub(crate) fn new(id: SetId, selector: Option<SelectorId>, content: SetContent) -> Self {
+    pub(crate) fn new(id: SetId, spec: SetSpec, selector: Option<SelectorId>) -> Self {
         Self {
             id,
+            counted: match spec.kind() {
+                SetKind::Nets => Counted::Nets(CoverSet::default()),
+                SetKind::Ports => Counted::Ports(FxHashMap::default()),
+            },
+            spec,
             selector,
             refs: 1,
             emitted: false,
-            content,
             pending: FxHashMap::default(),
         }
     }
@@ -153,39 +194,48 @@ impl SetState {
     /// Adds the members that an item brings, or takes them out. Says whether the outside has
     /// to hear of it.
     pub(crate) fn contribute(&mut self, item: &Item, add: bool) -> bool {
-        let Self {
-            content,
-            pending,
-            emitted,
-            ..
-        } = self;
+        let (emitted, pending) = (self.emitted, &mut self.pending);
         let mut change = |member, on| {
-            if *emitted {
+            if emitted {
                 toggle(pending, member, on);
             }
         };
-        match content {
-            SetContent::Nets(cover) => {
-                for net in &item.nets {
-                    let report = |c: Cidr, on| change(Member::Net(c), on);
-                    if add {
-                        cover.add(*net, report);
-                    } else {
-                        cover.remove(*net, report);
+        if let SetSpec::NamedPort { protocol, name, .. } = &self.spec {
+            for member in named(item, *protocol, name) {
+                self.counted.port(member, add, &mut change);
+            }
+        } else {
+            for net in &item.nets {
+                self.counted.net(*net, add, &mut change);
+            }
+        }
+        !self.pending.is_empty()
+    }
+
+    /// The same for addresses with ports.
+    pub(crate) fn contribute_group(&mut self, group: &Group, add: bool) -> bool {
+        let (emitted, pending) = (self.emitted, &mut self.pending);
+        let mut change = |member, on| {
+            if emitted {
+                toggle(pending, member, on);
+            }
+        };
+        for addr in &group.addresses {
+            match self.spec.kind() {
+                SetKind::Nets => self.counted.net(Cidr::host(*addr), add, &mut change),
+                SetKind::Ports => {
+                    for (protocol, port) in &group.ports {
+                        let member = Member::Port {
+                            addr: *addr,
+                            protocol: *protocol,
+                            port: *port,
+                        };
+                        self.counted.port(member, add, &mut change);
                     }
                 }
             }
-            SetContent::Ports {
-                protocol,
-                name,
-                counts,
-            } => {
-                for member in named(item, *protocol, name) {
-                    count(counts, member, add, &mut change);
-                }
-            }
         }
-        !pending.is_empty()
+        !self.pending.is_empty()
     }
 
     /// What the outside has to hear.
@@ -193,8 +243,8 @@ impl SetState {
         if !self.emitted {
             self.emitted = true;
             return Some(SetChange::Create {
-                kind: self.content.kind(),
-                members: self.content.members(),
+                kind: self.spec.kind(),
+                members: self.counted.members(),
             });
         }
         if self.pending.is_empty() {
@@ -228,27 +278,4 @@ fn named<'a>(
             port: p.port,
         })
     })
-}
-
-fn count(
-    counts: &mut FxHashMap<Member, u32>,
-    member: Member,
-    add: bool,
-    change: &mut impl FnMut(Member, bool),
-) {
-    match counts.entry(member) {
-        Entry::Occupied(mut e) if add => *e.get_mut() += 1,
-        Entry::Occupied(mut e) => {
-            *e.get_mut() -= 1;
-            if *e.get() == 0 {
-                e.remove();
-                change(member, false);
-            }
-        }
-        Entry::Vacant(e) if add => {
-            e.insert(1);
-            change(member, true);
-        }
-        Entry::Vacant(_) => {}
-    }
 }

@@ -7,9 +7,9 @@
 //! Never: sees an endpoint of another node.
 
 use crate::labels::LabelSetId;
-use crate::policies::Policies;
+use crate::policies::{Policies, Resolved};
 use crate::routes::Network;
-use desired::{Delta, WorkloadPolicy};
+use desired::{Delta, TierPolicies, WorkloadPolicy};
 use model::{ProfileId, WorkloadEndpoint, WorkloadKey};
 use net::IfName;
 use rustc_hash::FxHashMap;
@@ -151,15 +151,22 @@ impl Workloads {
     }
 
     /// Says which endpoints came, changed and went.
-    pub(crate) fn flush(&mut self, policies: &mut Policies, delta: &mut Delta) {
-        for labels in policies.take_dirty_labels() {
-            self.dirty.extend(keys_of(&self.by_labels, labels));
+    pub(crate) fn flush(
+        &mut self,
+        labels: &BTreeSet<LabelSetId>,
+        policies: &Policies,
+        delta: &mut Delta,
+    ) {
+        for labels in labels {
+            self.dirty.extend(keys_of(&self.by_labels, *labels));
         }
+        let mut known = Resolved::default();
         for key in std::mem::take(&mut self.dirty) {
             let active = self.locals.get(&key).and_then(|l| {
                 let labels = l.labels?;
                 let interface = interface(&l.endpoint)?;
-                Some(policy(&l.endpoint, interface, policies, labels))
+                let tiers = policies.resolve(labels, &mut known);
+                Some(policy(&l.endpoint, interface, tiers))
             });
             let Some(active) = active else {
                 if self.emitted.remove(&key).is_some() {
@@ -203,7 +210,7 @@ fn keys_of(
 }
 
 /// Profiles in order; one that is listed again decides nothing new.
-fn each_once(profiles: &[ProfileId]) -> Vec<ProfileId> {
+pub(crate) fn each_once(profiles: &[ProfileId]) -> Vec<ProfileId> {
     let mut out: Vec<ProfileId> = Vec::with_capacity(profiles.len());
     for p in profiles {
         if !out.contains(p) {
@@ -216,8 +223,7 @@ fn each_once(profiles: &[ProfileId]) -> Vec<ProfileId> {
 fn policy(
     endpoint: &WorkloadEndpoint,
     interface: IfName,
-    policies: &Policies,
-    labels: LabelSetId,
+    tiers: Vec<TierPolicies>,
 ) -> WorkloadPolicy {
     WorkloadPolicy {
         interface,
@@ -225,7 +231,7 @@ fn policy(
         nets: endpoint.nets.clone(),
         nats: endpoint.nats.clone(),
         allowed_sources: endpoint.allowed_sources.clone(),
-        tiers: policies.resolve(labels),
+        tiers,
         profiles: each_once(&endpoint.profiles),
         qos: endpoint.qos.clone(),
     }

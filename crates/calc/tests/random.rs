@@ -48,7 +48,10 @@ fn own_labels() -> impl Strategy<Value = Labels> {
 }
 
 fn profiles() -> impl Strategy<Value = Vec<ProfileId>> {
-    prop::collection::vec(pick(&["p", "q", "missing"]).prop_map(Arc::from), 0..3)
+    prop::collection::vec(
+        pick(&["p", "q", "missing", "projectcalico-default-allow"]).prop_map(Arc::from),
+        0..3,
+    )
 }
 
 fn selector() -> impl Strategy<Value = Selector> {
@@ -95,6 +98,66 @@ fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
     prop::collection::vec(pick(&[80u16, 443]).prop_map(PortRange::one), 0..2)
 }
 
+const DOMAINS: [&str; 6] = ["a.x", "b.x", "c.b.x", "x", "a.y", "ax"];
+
+fn names_of_domains() -> impl Strategy<Value = Vec<Arc<str>>> {
+    let patterns = pick(&["a.x", "*.x", "*.b.x", "a.y"]).prop_map(Arc::from);
+    prop_oneof![
+        6 => Just(Vec::new()),
+        1 => prop::collection::vec(patterns, 1..3),
+    ]
+}
+
+fn domain_update() -> impl Strategy<Value = Update> {
+    let addresses = prop::collection::vec(pick(&ADDRESSES).prop_map(ip), 0..3);
+    (pick(&DOMAINS), prop::option::weighted(0.8, addresses))
+        .prop_map(|(n, a)| Update::Domain(n.into(), a.map(Into::into)))
+}
+
+fn slice_update() -> impl Strategy<Value = Update> {
+    let endpoints = prop::collection::vec((hosts(), any::<bool>()), 0..3);
+    let ports = prop::collection::vec((protocol(), prop::option::of(pick(&[53u16, 80]))), 0..3);
+    let value = (pick(&["s", "t"]), endpoints, ports).prop_map(|(name, endpoints, ports)| {
+        let endpoints = endpoints.into_iter().map(|(nets, ready)| SliceEndpoint {
+            addresses: nets.into_iter().map(Cidr::addr).collect(),
+            node: None,
+            ready,
+        });
+        let ports = ports.into_iter().map(|(protocol, port)| SlicePort {
+            name: "".into(),
+            protocol,
+            port,
+        });
+        EndpointSlice {
+            service: ServiceRef {
+                namespace: "ns".into(),
+                name: name.into(),
+            },
+            endpoints: endpoints.collect(),
+            ports: ports.collect(),
+        }
+    });
+    let key = pick(&["e0", "e1", "e2"]).prop_map(|name| SliceKey {
+        namespace: "ns".into(),
+        name: name.into(),
+    });
+    (key, prop::option::weighted(0.8, value)).prop_map(|(k, v)| Update::EndpointSlice(k, v))
+}
+
+fn bgp_update() -> impl Strategy<Value = Update> {
+    let value = (nets(), nets(), nets()).prop_map(|(cluster, external, balancer)| BgpConfig {
+        service_cluster: cluster,
+        service_external: external,
+        service_load_balancer: balancer,
+        ..BgpConfig::default()
+    });
+    (
+        pick(&["default", "node.me"]),
+        prop::option::weighted(0.7, value),
+    )
+        .prop_map(|(n, b)| Update::BgpConfig(n.into(), b))
+}
+
 fn entity() -> impl Strategy<Value = Entity> {
     let service = pick(&["s", "t"]).prop_map(|name| ServiceRef {
         namespace: "ns".into(),
@@ -111,9 +174,10 @@ fn entity() -> impl Strategy<Value = Entity> {
         selectors,
         ports,
         prop::option::weighted(0.1, service),
+        (prop::option::weighted(0.1, selector()), names_of_domains()),
     )
         .prop_map(
-            |(nets, not_nets, (selector, not_selector), ports, service)| Entity {
+            |(nets, not_nets, (selector, not_selector), ports, service, (nodes, domains))| Entity {
                 nets,
                 not_nets,
                 selector,
@@ -123,8 +187,8 @@ fn entity() -> impl Strategy<Value = Entity> {
                 not_ports: ports.2,
                 not_named_ports: ports.3,
                 service,
-                nodes: None,
-                domains: Vec::new(),
+                nodes,
+                domains,
             },
         )
 }
@@ -194,14 +258,23 @@ fn host_update() -> impl Strategy<Value = Update> {
         own_labels(),
         profiles(),
         named_ports(),
+        (
+            pick(&["", "*", "eth0", "no/name"]),
+            prop::option::of(0u8..3),
+        ),
     )
-        .prop_map(|(node, ips, labels, profiles, ports)| {
+        .prop_map(|(node, ips, labels, profiles, ports, (interface, dscp))| {
             let mut h = host(node, "", "", "");
+            h.interface = (!interface.is_empty()).then(|| interface.into());
+            h.dscp = dscp;
             h.expected_ips = ips.into_iter().map(Cidr::addr).collect();
             (h.labels, h.profiles, h.ports) = (labels, profiles, ports);
             h
         });
-    (pick(&["h0", "h1"]), prop::option::weighted(0.7, value))
+    (
+        pick(&["h0", "h1", "h2"]),
+        prop::option::weighted(0.7, value),
+    )
         .prop_map(|(n, h)| Update::Host(n.into(), h))
 }
 
@@ -212,7 +285,10 @@ fn profile_update() -> impl Strategy<Value = Update> {
         egress,
         labels,
     });
-    (pick(&["p", "q"]), prop::option::weighted(0.7, value))
+    (
+        pick(&["p", "q", "projectcalico-default-allow"]),
+        prop::option::weighted(0.7, value),
+    )
         .prop_map(|(n, p)| Update::Profile(n.into(), p))
 }
 
@@ -232,12 +308,13 @@ fn policy_update() -> impl Strategy<Value = Update> {
     let flags = (
         any::<bool>(),
         any::<bool>(),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
         prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
-        prop::bool::weighted(0.1),
+        any::<bool>(),
     );
     let value = (
-        pick(&["default", "t1", "t2", "gone"]),
+        pick(&["default", "kube-admin", "kube-baseline", "t1", "t2", "gone"]),
         order,
         selector(),
         flags,
@@ -254,7 +331,7 @@ fn policy_update() -> impl Strategy<Value = Update> {
             egress,
             untracked: flags.2,
             pre_dnat: flags.3,
-            apply_on_forward: flags.2 || flags.3,
+            apply_on_forward: flags.2 || flags.3 || flags.5,
             on_every_node: flags.4,
             staged: StagedAction::Set,
         });
@@ -278,7 +355,7 @@ fn tier_update() -> impl Strategy<Value = Update> {
         },
     });
     (
-        pick(&["default", "t1", "t2"]),
+        pick(&["default", "kube-admin", "t1", "t2"]),
         prop::option::weighted(0.8, value),
     )
         .prop_map(|(n, t)| Update::Tier(n.into(), t))
@@ -383,8 +460,18 @@ fn node_update() -> impl Strategy<Value = Update> {
         pick(&["10.0.1.0/24", "172.16.0.0/24", "172.16.1.0/24"]).prop_map(cidr),
         0..3,
     );
-    let value =
-        (v4, v6, tunnels, ranges, any::<bool>()).prop_map(|(v4, v6, tunnels, ranges, mac)| Node {
+    let value = (
+        v4,
+        v6,
+        tunnels,
+        ranges,
+        any::<bool>(),
+        (own_labels(), hosts()),
+    )
+        .prop_map(|(v4, v6, tunnels, ranges, mac, (labels, further))| Node {
+            labels,
+            addresses: further.into_iter().map(Cidr::addr).collect(),
+            ipip_v4: tunnels.0.parse().ok(),
             ipv6: address(v6),
             vxlan_v6: tunnels.1.parse().ok(),
             vxlan_mac_v4: mac.then_some(Mac([2, 0, 0, 0, 0, 9])),
@@ -427,6 +514,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => pool_update(),
         3 => block_update(),
         3 => node_update(),
+        3 => slice_update(),
+        2 => domain_update(),
+        1 => bgp_update(),
     ];
     prop_oneof![
         12 => update.prop_map(|u| Step::Update(Box::new(u))),

@@ -10,6 +10,7 @@ use desired::{Delta, Desired};
 use model::*;
 use net::Cidr;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub const ME: &str = "me";
@@ -26,6 +27,9 @@ pub struct World {
     pub pools: BTreeMap<Arc<str>, IpPool>,
     pub blocks: BTreeMap<Cidr, Block>,
     pub nodes: BTreeMap<Arc<str>, Node>,
+    pub slices: BTreeMap<SliceKey, EndpointSlice>,
+    pub domains: BTreeMap<Arc<str>, Arc<[IpAddr]>>,
+    pub bgp: BTreeMap<Arc<str>, BgpConfig>,
     pub config: NodeConfig,
 }
 
@@ -48,7 +52,10 @@ impl World {
             Update::Pool(k, v) => put(&mut self.pools, k, v),
             Update::Block(k, v) => put(&mut self.blocks, k, v),
             Update::Node(k, v) => put(&mut self.nodes, k, v),
-            _ => {}
+            Update::EndpointSlice(k, v) => put(&mut self.slices, k, v),
+            Update::Domain(k, v) => put(&mut self.domains, k, v),
+            Update::BgpConfig(k, v) => put(&mut self.bgp, k, v),
+            other => panic!("no part of a world: {other:?}"),
         }
     }
 
@@ -95,6 +102,12 @@ impl World {
                 .iter()
                 .map(|(k, v)| Update::Node(k.clone(), Some(v.clone()))),
         );
+        let slices = self.slices.iter();
+        out.extend(slices.map(|(k, v)| Update::EndpointSlice(k.clone(), Some(v.clone()))));
+        let domains = self.domains.iter();
+        out.extend(domains.map(|(k, v)| Update::Domain(k.clone(), Some(v.clone()))));
+        let bgp = self.bgp.iter();
+        out.extend(bgp.map(|(k, v)| Update::BgpConfig(k.clone(), Some(v.clone()))));
         out
     }
 
@@ -134,6 +147,9 @@ fn gone(u: &Update) -> Update {
         Update::Pool(k, _) => Update::Pool(k.clone(), None),
         Update::Block(k, _) => Update::Block(*k, None),
         Update::Node(k, _) => Update::Node(k.clone(), None),
+        Update::EndpointSlice(k, _) => Update::EndpointSlice(k.clone(), None),
+        Update::Domain(k, _) => Update::Domain(k.clone(), None),
+        Update::BgpConfig(k, _) => Update::BgpConfig(k.clone(), None),
         other => panic!("no part of a world: {other:?}"),
     }
 }
@@ -186,6 +202,12 @@ impl Run {
         }
         for (k, v) in &delta.workloads {
             assert_ne!(d.workloads.get(k), v.as_ref(), "no news of {k}");
+        }
+        for (k, v) in &delta.hosts {
+            assert_ne!(d.hosts.get(k), v.as_ref(), "no news of {k}");
+        }
+        if let Some(names) = &delta.domains {
+            assert_ne!(&d.domains, names, "no news of domains");
         }
         for (k, v) in &delta.routes {
             assert_ne!(d.routes.get(k), v.as_ref(), "no news of {k}");

@@ -94,6 +94,7 @@ impl World {
                     .any(|(w, _)| self.selects(&p.selector, &w.labels, &w.profiles))
                 || hosts
                     .into_iter()
+                    .filter(|h| applies_to(h).is_some())
                     .any(|h| self.selects(&p.selector, &h.labels, &h.profiles))
         };
         let enforced = self.policies.iter().filter(|(k, _)| !k.kind.is_staged());
@@ -103,15 +104,13 @@ impl World {
             .collect()
     }
 
-    fn tiers_of(&self, w: &model::WorkloadEndpoint) -> Vec<TierPolicies> {
+    /// The tiers of what has these labels, of the policies that `wanted` says.
+    fn tiers_of(&self, labels: &Labels, profiles: &[ProfileId], hook: Hook) -> Vec<TierPolicies> {
         let mut applying: Vec<(&PolicyKey, &model::Policy)> = self
             .policies
             .iter()
             .filter(|(k, p)| {
-                !k.kind.is_staged()
-                    && !p.untracked
-                    && !p.pre_dnat
-                    && self.selects(&p.selector, &w.labels, &w.profiles)
+                !k.kind.is_staged() && hook.has(p) && self.selects(&p.selector, labels, profiles)
             })
             .collect();
         applying.sort_by(|(ka, a), (kb, b)| match (a.order, b.order) {
@@ -123,9 +122,18 @@ impl World {
         let mut names: Vec<&Arc<str>> = applying.iter().map(|(_, p)| &p.tier).collect();
         names.sort();
         names.dedup();
-        let order = |n: &Arc<str>| match self.tiers.get(n) {
-            Some(t) => t.order.unwrap_or(1_000_000.0),
-            None => f64::INFINITY,
+        let order = |n: &Arc<str>| match (self.tiers.get(n), &**n) {
+            (Some(t), _) => t.order.unwrap_or(1_000_000.0),
+            (None, "kube-admin") => 1000.0,
+            (None, "default") => 1_000_000.0,
+            (None, "kube-baseline") => 10_000_000.0,
+            (None, _) => f64::INFINITY,
+        };
+        let action = |n: &Arc<str>| match (self.tiers.get(n), &**n) {
+            (_, _) if matches!(hook, Hook::Untracked | Hook::PreDnat) => TierAction::Pass,
+            (Some(t), _) => t.default_action,
+            (None, "kube-admin" | "kube-baseline") => TierAction::Pass,
+            (None, _) => TierAction::Deny,
         };
         names.sort_by(|a, b| order(a).partial_cmp(&order(b)).expect("numbers"));
         let tiers = names.into_iter().map(|name| {
@@ -143,12 +151,13 @@ impl World {
             };
             TierPolicies {
                 name: name.clone(),
-                default_action: self
-                    .tiers
-                    .get(name)
-                    .map_or(TierAction::Deny, |t| t.default_action),
+                default_action: action(name),
                 ingress: of(true),
-                egress: of(false),
+                egress: if hook == Hook::PreDnat {
+                    Vec::new()
+                } else {
+                    of(false)
+                },
             }
         });
         tiers
@@ -168,23 +177,19 @@ impl World {
         let mut profiles: BTreeSet<&ProfileId> = BTreeSet::new();
         for (k, (w, interface)) in &active {
             let got = &d.workloads[*k];
-            assert_eq!(got.tiers, self.tiers_of(w), "policies of {k}");
+            assert_eq!(
+                got.tiers,
+                self.tiers_of(&w.labels, &w.profiles, Hook::Normal),
+                "policies of {k}"
+            );
             assert_eq!(
                 (got.interface, &got.nets, &got.nats, got.mac),
                 (*interface, &w.nets, &w.nats, w.mac)
             );
-            let mut seen = BTreeSet::new();
-            let listed: Vec<_> = w
-                .profiles
-                .iter()
-                .filter(|p| seen.insert(*p))
-                .cloned()
-                .collect();
-            assert_eq!(got.profiles, listed);
+            assert_eq!(got.profiles, each_once(&w.profiles));
             profiles.extend(&w.profiles);
         }
-        let hosts = self.hosts.values().filter(|h| &*h.node == ME);
-        profiles.extend(hosts.flat_map(|h| &h.profiles));
+        profiles.extend(self.check_hosts(d));
         assert_eq!(
             d.profiles.keys().collect::<BTreeSet<_>>(),
             profiles,
@@ -216,14 +221,95 @@ impl World {
         }
         for id in profiles {
             let got = &d.profiles[id];
+            let allow = [model::Rule::any(model::Action::Allow)];
+            let missing = if &**id == "projectcalico-default-allow" {
+                &allow
+            } else {
+                nothing
+            };
             let p = self.profiles.get(id);
-            sets.rules(p.map_or(nothing, |p| &p.ingress), &got.ingress);
-            sets.rules(p.map_or(nothing, |p| &p.egress), &got.egress);
+            sets.rules(p.map_or(missing, |p| &p.ingress), &got.ingress);
+            sets.rules(p.map_or(missing, |p| &p.egress), &got.egress);
         }
         self.check_sets(&sets, d);
         assert_eq!(d.routes, self.routes(), "routes");
         assert_eq!(d.vteps, self.vteps(), "tunnel ends");
         self.check_globals(d.globals.as_ref().expect("settings are always there"));
+    }
+
+    /// Holds the host endpoints against this world; gives the profiles that they need.
+    fn check_hosts(&self, d: &Desired) -> BTreeSet<&ProfileId> {
+        let mut want = BTreeMap::new();
+        let mut profiles = BTreeSet::new();
+        for (name, h) in self.hosts.iter().filter(|(_, h)| &*h.node == ME) {
+            let Some(interface) = applies_to(h) else {
+                continue;
+            };
+            let at = |hook| self.tiers_of(&h.labels, &h.profiles, hook);
+            let untracked = if interface == HostMatch::Any {
+                Vec::new()
+            } else {
+                at(Hook::Untracked)
+            };
+            profiles.extend(&h.profiles);
+            let policy = HostPolicy {
+                interface,
+                tiers: at(Hook::Normal),
+                forward: at(Hook::Forward),
+                untracked,
+                pre_dnat: at(Hook::PreDnat),
+                profiles: each_once(&h.profiles),
+                dscp: h.dscp,
+            };
+            want.insert(name.clone(), Arc::new(policy));
+        }
+        assert_eq!(d.hosts, want, "host endpoints");
+        profiles
+    }
+
+    /// What stands behind a service: addresses, and these with ports.
+    fn service(&self, s: &model::ServiceRef) -> (BTreeSet<Member>, BTreeSet<Member>) {
+        let (mut nets, mut ports) = (Vec::new(), BTreeSet::new());
+        for slice in self.slices.values().filter(|x| x.service == *s) {
+            for addr in slice.endpoints.iter().flat_map(|e| &e.addresses) {
+                nets.push(Cidr::host(*addr));
+                for p in &slice.ports {
+                    if let Some(port) = p.port {
+                        ports.insert(Member::Port {
+                            addr: *addr,
+                            protocol: p.protocol,
+                            port,
+                        });
+                    }
+                }
+            }
+        }
+        (outer_members(&nets), ports)
+    }
+
+    fn node_addresses(&self, s: &Selector) -> BTreeSet<Member> {
+        let mut all = Vec::new();
+        for n in self.nodes.values().filter(|n| s.matches(&n.labels)) {
+            all.extend([n.ipv4, n.ipv6].into_iter().flatten().map(|a| a.addr));
+            all.extend([n.vxlan_v4, n.vxlan_v6, n.ipip_v4].into_iter().flatten());
+            all.extend(&n.addresses);
+        }
+        outer_members(&all.into_iter().map(Cidr::host).collect::<Vec<_>>())
+    }
+
+    fn domain_addresses(&self, names: &BTreeSet<Arc<str>>) -> BTreeSet<Member> {
+        let asked = |name: &str| {
+            names.iter().any(|n| match n.strip_prefix('*') {
+                Some(suffix) => name.ends_with(suffix),
+                None => **n == *name,
+            })
+        };
+        let found = self.domains.iter().filter(|(name, _)| asked(name));
+        let all: Vec<Cidr> = found
+            .flat_map(|(_, a)| a.iter())
+            .map(|a| Cidr::host(*a))
+            .collect();
+        outer_members(&all)
     }
 
     fn check_sets(&self, sets: &Sets, d: &Desired) {
@@ -232,15 +318,30 @@ impl World {
             let members = match spec {
                 Spec::Nets(s) => self.nets(s),
                 Spec::Ports(s, protocol, name) => self.ports(s, *protocol, name),
-                Spec::Empty(_) => BTreeSet::new(),
+                Spec::Service(s, SetKind::Nets) => self.service(s).0,
+                Spec::Service(s, SetKind::Ports) => self.service(s).1,
+                Spec::Nodes(s) => self.node_addresses(s),
+                Spec::Domains(names) => self.domain_addresses(names),
             };
             let kind = match spec {
-                Spec::Nets(_) | Spec::Empty(SetKind::Nets) => SetKind::Nets,
-                Spec::Ports(..) | Spec::Empty(SetKind::Ports) => SetKind::Ports,
+                Spec::Service(_, kind) => *kind,
+                Spec::Nets(_) | Spec::Nodes(_) | Spec::Domains(_) => SetKind::Nets,
+                Spec::Ports(..) => SetKind::Ports,
             };
             want.insert(id.clone(), Members { kind, members });
         }
         assert_eq!(d.sets, want, "sets");
+        let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+        for spec in sets.0.values() {
+            if let Spec::Domains(n) = spec {
+                names.extend(n.iter().cloned());
+            }
+        }
+        assert!(
+            d.domains.iter().eq(names.iter()),
+            "domains: {:?} for {names:?}",
+            d.domains
+        );
     }
 
     fn vxlan_on(&self, f: Family) -> bool {
@@ -401,17 +502,92 @@ impl World {
             .map(|p| p.cidr)
             .collect();
         assert_eq!(g.nat.sources, outermost(&sources));
-        let mut exclude: Vec<Cidr> = pools
+        let inside: Vec<Cidr> = pools
             .filter(|p| p.uses.workload || p.uses.tunnel)
             .map(|p| p.cidr)
             .collect();
+        let hosts = self.nodes.values().flat_map(|n| [n.ipv4, n.ipv6]).flatten();
+        let mut nodes: Vec<Cidr> = hosts.map(|a| Cidr::host(a.addr)).collect();
+        nodes.extend(&self.config.external_nodes);
+        let mut exclude = inside.clone();
         if self.config.nat_exclusions == NatExclusions::PoolsAndHosts {
-            let hosts = self.nodes.values().flat_map(|n| [n.ipv4, n.ipv6]).flatten();
-            exclude.extend(hosts.map(|a| Cidr::host(a.addr)));
-            exclude.extend(&self.config.external_nodes);
+            exclude.extend(&nodes);
         }
         assert_eq!(g.nat.exclude, outermost(&exclude));
+        assert_eq!(g.nodes, outermost(&nodes));
+        let mut near = inside;
+        if let Some(n) = self.nodes.get(ME) {
+            let own = [n.ipv4, n.ipv6].into_iter().flatten().map(|a| a.addr);
+            near.extend(own.chain(n.addresses.iter().copied()).map(Cidr::host));
+        }
+        assert_eq!(g.dscp_exclude, outermost(&near));
+        let ranges = self.bgp.get("default").map_or_else(Vec::new, |b| {
+            let lists = [
+                &b.service_cluster,
+                &b.service_external,
+                &b.service_load_balancer,
+            ];
+            lists.into_iter().flatten().copied().collect()
+        });
+        assert_eq!(g.service_cidrs, outermost(&ranges));
+        let c = &self.config;
+        assert_eq!(
+            (g.deny, g.log_rate, g.nflog, g.service_loop, g.floating_ips),
+            (
+                c.deny,
+                c.log_rate,
+                c.flow_logs,
+                c.service_loop,
+                c.floating_ips
+            )
+        );
+        assert_eq!(
+            (&g.failsafe_in, &g.failsafe_out),
+            (&c.failsafe_in, &c.failsafe_out)
+        );
+        assert_eq!(g.nat.interface, c.nat_interface);
     }
+}
+
+/// Where policies are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hook {
+    Normal,
+    Forward,
+    Untracked,
+    PreDnat,
+}
+
+impl Hook {
+    fn has(self, p: &model::Policy) -> bool {
+        match self {
+            Self::Normal => !p.untracked && !p.pre_dnat,
+            Self::Forward => p.apply_on_forward && !p.untracked && !p.pre_dnat,
+            Self::Untracked => p.untracked,
+            Self::PreDnat => p.pre_dnat && !p.untracked,
+        }
+    }
+}
+
+fn applies_to(h: &model::HostEndpoint) -> Option<HostMatch> {
+    match &h.interface {
+        Some(name) if &**name == "*" => Some(HostMatch::Any),
+        Some(name) => Some(HostMatch::Interface(name.parse().ok()?)),
+        None => {
+            let all: BTreeSet<IpAddr> = h.expected_ips.iter().copied().collect();
+            (!all.is_empty()).then(|| HostMatch::Addresses(all.into_iter().collect()))
+        }
+    }
+}
+
+fn each_once(profiles: &[ProfileId]) -> Vec<ProfileId> {
+    let mut seen = BTreeSet::new();
+    let firsts = profiles.iter().filter(|p| seen.insert(*p));
+    firsts.cloned().collect()
+}
+
+fn outer_members(all: &[Cidr]) -> BTreeSet<Member> {
+    outermost(all).into_iter().map(Member::Net).collect()
 }
 
 fn outermost(all: &[Cidr]) -> Vec<Cidr> {
@@ -424,7 +600,9 @@ fn outermost(all: &[Cidr]) -> Vec<Cidr> {
 enum Spec {
     Nets(Selector),
     Ports(Selector, Option<Protocol>, Arc<str>),
-    Empty(SetKind),
+    Service(model::ServiceRef, SetKind),
+    Nodes(Selector),
+    Domains(BTreeSet<Arc<str>>),
 }
 
 /// Which set is of what, as the rules say.
@@ -494,15 +672,15 @@ impl Sets {
             } else {
                 (&mut sets, SetKind::Nets)
             };
-            list.push(Spec::Empty(kind));
-            let last = if destination {
-                d.port_sets.last()
-            } else {
-                d.sets.last()
-            };
+            list.push(Spec::Service(service.clone(), kind));
+            let there = if destination { &d.port_sets } else { &d.sets };
             let prefix = if destination { "svc" } else { "svcnoport" };
             let want = format!("{prefix}:{}/{}", service.namespace, service.name);
-            assert_eq!(last.map(|s| &*s.0), Some(&*want));
+            assert!(there.iter().any(|s| *s.0 == *want), "{want} in {there:?}");
+        }
+        sets.extend(m.nodes.iter().cloned().map(Spec::Nodes));
+        if !m.domains.is_empty() {
+            sets.push(Spec::Domains(m.domains.iter().cloned().collect()));
         }
         let not_sets: Vec<Spec> = m.not_selector.iter().cloned().map(Spec::Nets).collect();
         let not_ports: Vec<Spec> = m.not_named_ports.iter().map(named).collect();

@@ -12,7 +12,7 @@ pub use file::{ConfigFileError, parse_config_file};
 pub use table::{FelixParams, ROWS};
 pub use value::{
     AllowAction, ClusterRoutes, DenyAction, HostAction, LoopPrevention, NatExclusions,
-    NftablesMode, ProtoPort, RouteSource, Spoofing, TableRange, Toggle, Vni,
+    NftablesMode, ProtoPort, Rate, RouteSource, Spoofing, TableRange, Toggle, Vni,
 };
 
 use std::fmt;

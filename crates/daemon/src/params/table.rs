@@ -2,7 +2,7 @@
 
 use super::value::{
     AllowAction, ClusterRoutes, DenyAction, HostAction, LoopPrevention, NatExclusions,
-    NftablesMode, ProtoPort, RouteSource, Spoofing, TableRange, Toggle, Value, Vni,
+    NftablesMode, ProtoPort, Rate, RouteSource, Spoofing, TableRange, Toggle, Value, Vni,
 };
 use super::{Row, When};
 use net::{Cidr, PortRange};
@@ -97,6 +97,8 @@ params! {
     nat_outgoing_address: Option<IpAddr> = "", "NATOutgoingAddress", Live;
     /// What is not masqueraded.
     nat_outgoing_exclusions: NatExclusions = "IPPoolsOnly", "NATOutgoingExclusions", Live;
+    /// Only what leaves by this interface is masqueraded; `+` at the end is any rest.
+    nat_interface: String = "", "IptablesNATOutgoingInterfaceFilter", Live;
     /// Pods may send VXLAN themselves.
     allow_vxlan_from_workloads: bool = "false", "AllowVXLANPacketsFromWorkloads", Live;
     /// Pods may send IPIP themselves.
@@ -105,6 +107,14 @@ params! {
     floating_ips: Toggle = "Disabled", "FloatingIPs", Live;
     /// What log lines of rules begin with.
     log_prefix: String = "calico-packet", "LogPrefix", Live;
+    /// How often each rule writes a log line; unset: always.
+    log_rate: Option<Rate> = "", "LogActionRateLimit", Live;
+    /// How many lines more at once, after silence.
+    log_burst: u32 = "5", "LogActionRateLimitBurst", Live;
+    /// Where flows are reported to; empty: nowhere.
+    flow_logs_server: String = "", "FlowLogsGoldmaneServer", Live;
+    /// Whether flows are reported on a local socket.
+    flow_logs_local: Toggle = "Disabled", "FlowLogsLocalReporter", Live;
     /// Packets of no known connection are not dropped for that.
     disable_conntrack_invalid_check: bool = "false", "DisableConntrackInvalidCheck", Live;
     /// Where the CNI plugin finds what is ready.

@@ -189,6 +189,34 @@ impl Value for ProtoPort {
     }
 }
 
+/// So many in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In which time: 1, 60, 3600 or 86400 seconds.
+    pub seconds: u32,
+}
+
+impl Value for Rate {
+    const FORM: &'static str = "1-9999/second|minute|hour|day";
+    fn read(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not such as 10/minute");
+        let (count, unit) = text.split_once('/').ok_or_else(bad)?;
+        let seconds = match unit.trim().to_ascii_lowercase().as_str() {
+            "second" => 1,
+            "minute" => 60,
+            "hour" => 3600,
+            "day" => 86400,
+            _ => return Err(bad()),
+        };
+        match count.trim().parse() {
+            Ok(count @ 1..=9999) => Ok(Self { count, seconds }),
+            _ => Err(bad()),
+        }
+    }
+}
+
 impl Value for Duration {
     const FORM: &'static str = "seconds|duration";
     fn read(text: &str) -> Result<Self, String> {
