@@ -46,6 +46,25 @@ impl Direction {
     }
 }
 
+/// Which side of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// `source`
+    Source,
+    /// `destination`
+    Destination,
+}
+
+impl Side {
+    /// `source` or `destination`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+        }
+    }
+}
+
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
@@ -152,8 +171,8 @@ pub enum Place {
     Forward(Arc<str>, Direction),
     /// What would come back: addresses of services that nothing translated.
     ServiceLoop,
-    /// Kernel routing: nothing holds the address.
-    Routing,
+    /// The backends of a service.
+    Service(model::ServiceRef),
 }
 
 /// Why a stage did what it did.
@@ -192,9 +211,7 @@ pub enum Decision {
     MissingProfile(ProfileId),
     /// No policy and no profile decided.
     NoProfileAllows(Vec<ProfileId>),
-    /// No policy is about it, and that is enough at this place.
-    NoPolicy,
-    /// Policies are about it, none decided, and that is enough at this place.
+    /// Policies are about it and none decided: at this place it goes on.
     Undecided,
     /// A failsafe port, in the words of the configuration.
     Failsafe(String),
@@ -214,10 +231,8 @@ pub enum Decision {
     ServiceLoop(net::Cidr),
     /// A service has nothing behind that port.
     NoBackend,
-    /// The answer to an untracked packet is nobody's connection.
+    /// The answer to an untracked packet belongs to no connection.
     InvalidReply,
-    /// No endpoint, node or pool route holds the address.
-    Unreachable,
 }
 
 /// What one tier, or the profiles, said.
@@ -289,21 +304,21 @@ pub enum Field {
     /// `notICMP`
     NotIcmp,
     /// `source.nets` or `destination.nets`
-    Nets(Direction),
+    Nets(Side),
     /// `notNets`
-    NotNets(Direction),
+    NotNets(Side),
     /// `selector`, with namespaces and service accounts
-    Selector(Direction),
+    Selector(Side),
     /// `notSelector`
-    NotSelector(Direction),
+    NotSelector(Side),
     /// `ports`
-    Ports(Direction),
+    Ports(Side),
     /// `notPorts`
-    NotPorts(Direction),
+    NotPorts(Side),
     /// `services`
-    Services(Direction),
+    Services(Side),
     /// The `nodes` peer
-    Nodes(Direction),
+    Nodes(Side),
     /// The `domainNames` peer
     Domains,
 }

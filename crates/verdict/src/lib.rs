@@ -6,13 +6,24 @@
 //!
 //! Never: indexes, caches, does I/O.
 
+mod answer;
 mod explain;
 mod flow;
+mod host;
+mod judge;
+mod nat;
+mod notes;
+mod remedy;
+mod rule;
+mod settings;
+mod show;
+mod walk;
+mod words;
 mod world;
 
 pub use explain::{
     Consulted, Decision, Direction, Effect, Explanation, Field, Mismatch, Path, Place, PolicyTrail,
-    RuleTrail, Stage, StagedAnswer, TierTrail, Verdict,
+    RuleTrail, Side, Stage, StagedAnswer, TierTrail, Verdict,
 };
 pub use flow::{End, Flow, Packet, Target};
 pub use world::{NoAddress, World};
