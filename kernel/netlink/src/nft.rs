@@ -240,14 +240,17 @@ impl Nft {
         self.drain(|_| {})?;
         self.changed = false;
         self.overrun = false;
+        self.generation = self.ask_generation()?;
+        Ok(())
+    }
+
+    fn ask_generation(&mut self) -> Result<u32, NetlinkError> {
         let mut msg = Message::new(SUBSYS << 8 | GETGEN, 0);
         msg.raw(&[0, 0, 0, 0]);
-        self.generation =
-            self.dumps
-                .query("read the ruleset generation", msg, |f: &Frame<'_>| {
-                    be32(attr(Attrs::after(f.body, 4), 1)?)
-                })?;
-        Ok(())
+        self.dumps
+            .query("read the ruleset generation", msg, |f: &Frame<'_>| {
+                be32(attr(Attrs::after(f.body, 4), 1)?)
+            })
     }
 
     /// What others did to the table since [`Nft::forget_notices`]; does not wait.
@@ -311,12 +314,20 @@ impl Nft {
         }
         self.drain(|_| {})?;
         batch.seal();
+        let mut quiet = batch.len() >= QUIET;
         loop {
             if self.changed || self.overrun {
                 return Ok(Outcome::Changed);
             }
             let generation = self.generation;
             batch.valid_for(generation);
+            if quiet {
+                quiet = false;
+                match self.commit_quietly(&batch, generation)? {
+                    Some(outcome) => return Ok(outcome),
+                    None => continue,
+                }
+            }
             self.send(batch.bytes())?;
             let outcome = self.outcome(&batch)?;
             // Generation passed: another table changed, or ours, which `changed` tells.
@@ -335,6 +346,61 @@ impl Nft {
             }
             return Ok(outcome);
         }
+    }
+
+    /// Sends a large transaction while nobody listens on our behalf: the kernel need not tell
+    /// about each element. `None` when it was refused because of a passed generation, and can be
+    /// tried again.
+    fn commit_quietly(
+        &mut self,
+        batch: &Batch,
+        generation: u32,
+    ) -> Result<Option<Outcome>, NetlinkError> {
+        self.listen(false)?;
+        let sent = self.send(batch.bytes());
+        // Whatever becomes of it, from here on everything is heard again.
+        self.listen(true)?;
+        sent?;
+        let mut outcome = self.outcome(batch)?;
+        let now = self.ask_generation()?;
+        match &mut outcome {
+            Outcome::Done(done) => {
+                // Ours is one step. Anything more in between was somebody's whom we did not
+                // hear, of this table or of another.
+                done.changed_since |= now != next_generation(generation);
+                self.changed |= done.changed_since;
+                self.generation = now;
+            }
+            Outcome::Refused {
+                errno: Errno(ERESTART),
+                ..
+            } => {
+                self.overrun |= now != generation;
+                return Ok(None);
+            }
+            Outcome::Refused { .. } => self.overrun |= now != generation,
+            Outcome::Changed | Outcome::Unknown => {}
+        }
+        Ok(Some(outcome))
+    }
+
+    fn listen(&self, on: bool) -> Result<(), NetlinkError> {
+        let name = if on {
+            libc::NETLINK_ADD_MEMBERSHIP
+        } else {
+            libc::NETLINK_DROP_MEMBERSHIP
+        };
+        let (group, size) = (GROUP, size_of::<i32>() as u32);
+        // SAFETY: the option's value lives through the call and its size is given.
+        let rc = unsafe {
+            let fd = self.fd.as_raw_fd();
+            libc::setsockopt(fd, libc::SOL_NETLINK, name, (&raw const group).cast(), size)
+        };
+        if rc == 0 {
+            return Ok(());
+        }
+        let what = "listen for nf_tables notices";
+        Err(NetlinkError::system(what, Errno::last()))
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
@@ -426,6 +492,17 @@ impl Nft {
                 return false;
             }
         }
+    }
+}
+
+/// From this size in bytes a transaction is sent without listening.
+const QUIET: usize = 128 << 10;
+
+/// The kernel's counter goes round, and is never 0.
+const fn next_generation(generation: u32) -> u32 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        n => n,
     }
 }
 
