@@ -257,13 +257,12 @@ impl<'a> Parts<'a> {
     /// What was meant by a peer with two-octet numbers (RFC 6793, section 4.2.3).
     fn merge_as4(&mut self) -> (AsPath, Option<Aggregator>) {
         let path = self.as_path.take().unwrap_or_default();
-        // An aggregator that is not AS_TRANS was set by somebody who dropped neither.
-        if self.aggregator.is_some_and(|a| a.asn != AS_TRANS) {
-            return (path, self.aggregator);
-        }
-        let aggregator = match self.aggregator {
-            Some(_) => self.as4_aggregator.or(self.aggregator),
-            None => None,
+        let aggregator = match (self.aggregator, self.as4_aggregator) {
+            // One that is not AS_TRANS was set by a speaker that knew of no four-octet
+            // attribute, so those tell of an earlier aggregate.
+            (Some(short), Some(_)) if short.asn != AS_TRANS => return (path, Some(short)),
+            (Some(_), Some(long)) => Some(long),
+            (short, _) => short,
         };
         match &self.as4_path {
             Some(as4) => (as4::merge(&path, as4), aggregator),
