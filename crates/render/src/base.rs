@@ -11,86 +11,143 @@
 //!
 //! Never: names an endpoint or a policy.
 
+use crate::features::Sets;
 use crate::name::{self, Direction, fixed, fixed_set};
-use desired::{Globals, HostAction, Tunnel};
+use crate::policy;
+use crate::role::{Flavour, Role};
+use crate::{ACCEPT_MARK, hosthooks};
+use desired::{DenyAction, Globals, HostAction, ServiceLoop, Tunnel};
 use net::{Cidr, Family, IfName, PortRange, Protocol};
 use nftables::{
-    Base, Chain, ChainName, CtState, Hook, IfPattern, Kind, Match, NetList, Policy, PortList, Rule,
-    Side, Statement, Text, VMapKey, Verdict,
+    Base, Chain, ChainName, CtState, Hook, IfPattern, Kind, Match, NetList, Policy, PortList,
+    Reject, Rule, SetName, Side, Statement, Text, VMapKey, Verdict,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-const IPIP: Protocol = Protocol(4);
+pub(crate) const IPIP: Protocol = Protocol(4);
 
 /// Neighbour and multicast listener discovery: without them nothing of IPv6 works, and
 /// they are no traffic of the workload. Types of RFC 4443 and 4861.
 const DISCOVERY: [u8; 6] = [130, 131, 132, 133, 135, 136];
 
-/// All chains that depend on settings alone, by name. One that is not here must not exist.
-pub(crate) fn chains(g: &Globals) -> BTreeMap<ChainName, Chain> {
-    let p = Prefixes(
-        g.interface_prefixes
-            .iter()
-            .filter_map(|p| p.parse().ok())
-            .collect(),
-    );
+/// A role that somebody fills.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// The stack of `*`, where it has one.
+    pub(crate) fallback: Option<ChainName>,
+}
+
+/// DSCP marks of host endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dscp {
+    /// Interfaces that are taken, each with its mark if it has one.
+    pub(crate) interfaces: Vec<(IfName, Option<nftables::Dscp>)>,
+    /// Of all others.
+    pub(crate) any: Option<nftables::Dscp>,
+}
+
+impl Dscp {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.is_none() && self.interfaces.iter().all(|(_, v)| v.is_none())
+    }
+}
+
+/// What host endpoints ask of the base chains.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Uses {
+    pub(crate) roles: BTreeMap<Role, Use>,
+    pub(crate) dscp: Dscp,
+}
+
+impl Uses {
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains_key(&role)
+    }
+
+    /// Whether some packet arrives where it is decided that it may pass the host.
+    pub(crate) fn marks_arrivals(&self) -> bool {
+        self.has(Role::RawIn) || self.has(Role::PreDnat)
+    }
+}
+
+/// What base chains depend on.
+pub(crate) struct Ground<'a> {
+    pub(crate) globals: &'a Globals,
+    pub(crate) prefixes: Prefixes,
+    pub(crate) uses: &'a Uses,
+    /// The sets that there are.
+    pub(crate) sets: &'a Sets,
+}
+
+impl Ground<'_> {
+    fn has(&self, set: &SetName) -> bool {
+        self.sets.contains_key(set)
+    }
+
+    /// The family's half, while it has members.
+    pub(crate) fn half(&self, set: fn(Family) -> SetName, family: Family) -> Option<SetName> {
+        Some(set(family)).filter(|s| self.has(s))
+    }
+}
+
+/// All chains that depend on settings and on what is in use, by name. One that is not here
+/// must not exist.
+pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainName, Chain> {
+    let at = Ground {
+        globals: g,
+        prefixes: Prefixes(
+            g.interface_prefixes
+                .iter()
+                .filter_map(|p| p.parse().ok())
+                .collect(),
+        ),
+        uses,
+        sets,
+    };
     let mut out = BTreeMap::new();
     let mut add = |name, chain: Chain| {
         if !chain.rules.is_empty() {
             out.insert(fixed(name), chain);
         }
     };
+    let filter = |hook, priority, rules| base(Kind::Filter, hook, priority, rules);
     add(
         "raw-prerouting",
-        base(Kind::Filter, Hook::Prerouting, -300, raw_prerouting(g, &p)),
+        filter(Hook::Prerouting, -300, raw_prerouting(&at)),
+    );
+    add("raw-output", filter(Hook::Output, -300, raw_output(&at)));
+    add("input", filter(Hook::Input, 0, input(&at)));
+    add("input-host", filter(Hook::Input, 1, input_host(&at)));
+    add("forward-from", filter(Hook::Forward, 0, forward_from(&at)));
+    add("forward-to", filter(Hook::Forward, 1, forward_to(&at)));
+    add("discovery", plain(discovery(&DISCOVERY)));
+    add("reject", plain(reject(&at)));
+    // Before kube-proxy's chains at -100 in both hooks.
+    add(
+        "dnat",
+        base(Kind::Nat, Hook::Prerouting, -110, floating_in(&at)),
     );
     add(
-        "raw-output",
-        base(Kind::Filter, Hook::Output, -300, raw_output(g)),
-    );
-    add("input", base(Kind::Filter, Hook::Input, 0, input(g, &p)));
-    add(
-        "input-host",
-        base(Kind::Filter, Hook::Input, 1, input_host(g, &p)),
-    );
-    add(
-        "forward-from",
-        base(Kind::Filter, Hook::Forward, 0, forward_from(g, &p)),
-    );
-    add(
-        "forward-to",
-        base(Kind::Filter, Hook::Forward, 1, forward_to(g, &p)),
-    );
-    add(
-        "discovery",
-        Chain {
-            base: None,
-            rules: discovery(),
-        },
+        "dnat-output",
+        base(Kind::Nat, Hook::Output, -110, floating_in(&at)),
     );
     // After kube-proxy's chain at 100, whose masquerade is to win: the first to
     // translate a connection decides.
     add(
         "postrouting",
-        base(Kind::Nat, Hook::Postrouting, 110, postrouting(g)),
+        base(Kind::Nat, Hook::Postrouting, 110, postrouting(&at)),
     );
+    add("dscp", filter(Hook::Postrouting, -150, dscp(&at)));
+    hosthooks::chains(&at, &mut out);
     out
 }
 
-/// Names of all chains that [`chains`] may hold.
-pub(crate) const NAMES: [&str; 8] = [
-    "raw-prerouting",
-    "raw-output",
-    "input",
-    "input-host",
-    "forward-from",
-    "forward-to",
-    "discovery",
-    "postrouting",
-];
+pub(crate) const fn plain(rules: Vec<Rule>) -> Chain {
+    Chain { base: None, rules }
+}
 
-const fn base(kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+pub(crate) const fn base(kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
     Chain {
         base: Some(Base {
             kind,
@@ -102,7 +159,7 @@ const fn base(kind: Kind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain 
     }
 }
 
-struct Prefixes(Vec<IfName>);
+pub(crate) struct Prefixes(Vec<IfName>);
 
 impl Prefixes {
     fn from(&self) -> impl Iterator<Item = Match> {
@@ -112,10 +169,18 @@ impl Prefixes {
         })
     }
 
-    fn to(&self) -> impl Iterator<Item = Match> {
+    pub(crate) fn to(&self) -> impl Iterator<Item = Match> {
         self.0.iter().map(|p| Match::OifName {
             pattern: IfPattern::Prefix(*p),
             negate: false,
+        })
+    }
+
+    /// All must hold: it goes to no workload.
+    fn not_to(&self) -> impl Iterator<Item = Match> {
+        self.0.iter().map(|p| Match::OifName {
+            pattern: IfPattern::Prefix(*p),
+            negate: true,
         })
     }
 
@@ -128,7 +193,7 @@ impl Prefixes {
     }
 }
 
-fn rule(matches: Vec<Match>, verdict: Verdict) -> Rule {
+pub(crate) fn rule(matches: Vec<Match>, verdict: Verdict) -> Rule {
     Rule {
         matches,
         verdict: Some(verdict),
@@ -136,16 +201,25 @@ fn rule(matches: Vec<Match>, verdict: Verdict) -> Rule {
     }
 }
 
-fn deny(matches: Vec<Match>, comment: &str) -> Rule {
+/// Drops, whatever is configured.
+fn drop_rule(matches: Vec<Match>, comment: &str) -> Rule {
+    end(matches, Verdict::Drop, comment)
+}
+
+fn end(matches: Vec<Match>, verdict: Verdict, comment: &str) -> Rule {
     Rule {
         matches,
         statements: vec![Statement::Counter],
-        verdict: Some(Verdict::Drop),
+        verdict: Some(verdict),
         comment: Text::new(comment),
     }
 }
 
-fn act(matches: Vec<Match>, statement: Statement) -> Rule {
+fn deny(g: &Globals, matches: Vec<Match>, comment: &str) -> Rule {
+    end(matches, policy::denial(g, Flavour::Plain), comment)
+}
+
+pub(crate) fn act(matches: Vec<Match>, statement: Statement) -> Rule {
     Rule {
         matches,
         statements: vec![statement],
@@ -153,14 +227,14 @@ fn act(matches: Vec<Match>, statement: Statement) -> Rule {
     }
 }
 
-const fn proto(proto: Protocol) -> Match {
+pub(crate) const fn proto(proto: Protocol) -> Match {
     Match::L4Proto {
         proto,
         negate: false,
     }
 }
 
-fn to_port(port: u16) -> [Match; 2] {
+pub(crate) fn to_port(port: u16) -> [Match; 2] {
     let ports = PortList::from(PortRange::one(port));
     [
         proto(Protocol::UDP),
@@ -172,7 +246,7 @@ fn to_port(port: u16) -> [Match; 2] {
     ]
 }
 
-fn established() -> Rule {
+pub(crate) fn established() -> Rule {
     let states = CtState::ESTABLISHED | CtState::RELATED;
     rule(
         vec![Match::CtState {
@@ -192,26 +266,29 @@ fn invalid(g: &Globals, interfaces: impl Iterator<Item = Match>) -> Vec<Rule> {
         negate: false,
     };
     interfaces
-        .map(|i| deny(vec![m.clone(), i], "invalid connection state"))
+        .map(|i| deny(g, vec![m.clone(), i], "invalid connection state"))
         .collect()
 }
 
-fn tunnels(g: &Globals) -> impl Iterator<Item = (Family, &Tunnel)> {
+pub(crate) fn tunnels(g: &Globals) -> impl Iterator<Item = (Family, &Tunnel)> {
     Family::BOTH
         .into_iter()
         .filter_map(|f| g.tunnel(f).map(|t| (f, t)))
 }
 
-fn dispatch(d: Direction) -> Rule {
-    let key = match d {
-        Direction::Ingress => VMapKey::OifName,
-        Direction::Egress => VMapKey::IifName,
+/// Looks the packet's interface up in a role's map.
+pub(crate) fn dispatch(role: Role) -> Rule {
+    let key = match role {
+        Role::FromWorkload | Role::HostIn | Role::ForwardIn | Role::RawIn | Role::PreDnat => {
+            VMapKey::IifName
+        }
+        _ => VMapKey::OifName,
     };
     act(
         Vec::new(),
         Statement::VMap {
             key,
-            map: fixed_set(d.map()),
+            map: fixed_set(role.map()),
         },
     )
 }
@@ -222,50 +299,161 @@ fn no_tunnels_from(g: &Globals, p: &Prefixes) -> Vec<Rule> {
     if !g.allow_vxlan_from_workloads {
         for from in p.from() {
             let matches = to_port(g.vxlan_port).into_iter().chain([from]).collect();
-            out.push(deny(matches, "VXLAN from a workload"));
+            out.push(deny(g, matches, "VXLAN from a workload"));
         }
     }
     if !g.allow_ipip_from_workloads {
         for from in p.from() {
-            out.push(deny(vec![proto(IPIP), from], "IP in IP from a workload"));
+            out.push(deny(g, vec![proto(IPIP), from], "IP in IP from a workload"));
         }
     }
     out
 }
 
-fn forward_from(g: &Globals, p: &Prefixes) -> Vec<Rule> {
-    let mut out = vec![established()];
+/// An interface of the packet in a set.
+fn among(d: Direction, set: SetName) -> Match {
+    let pattern = IfPattern::InSet(set);
+    let negate = false;
+    match d {
+        Direction::Ingress => Match::OifName { pattern, negate },
+        Direction::Egress => Match::IifName { pattern, negate },
+    }
+}
+
+/// Packets above a workload's rate, whatever connection they are of.
+fn over_rate(at: &Ground<'_>, d: Direction) -> Option<Rule> {
+    let set = name::rates(d);
+    at.has(&set)
+        .then(|| drop_rule(vec![among(d, set)], "above the workload's packet rate"))
+}
+
+/// New TCP connections above a workload's number of them.
+fn over_count(at: &Ground<'_>, d: Direction) -> Option<Rule> {
+    let set = name::connections(d);
+    at.has(&set).then(|| {
+        let new = Match::CtState {
+            states: CtState::NEW,
+            negate: false,
+        };
+        Rule {
+            matches: vec![proto(Protocol::TCP), new, among(d, set)],
+            statements: vec![Statement::Counter, Statement::Reject(Reject::TcpReset)],
+            verdict: None,
+            comment: Text::new("above the workload's number of connections"),
+        }
+    })
+}
+
+/// What goes to a service's address untranslated would come back from the router. It is
+/// dropped before policy: whatever that says, it goes nowhere.
+fn service_loop(at: &Ground<'_>) -> Vec<Rule> {
+    let verdict = match at.globals.service_loop {
+        ServiceLoop::Reject => Verdict::Goto(fixed("reject")),
+        _ => Verdict::Drop,
+    };
+    let one = |f| {
+        let set = at.half(name::services, f)?;
+        let to = in_set(Side::Destination, f, set, false);
+        Some(end(
+            vec![to],
+            verdict.clone(),
+            "a service that nobody serves",
+        ))
+    };
+    Family::BOTH.into_iter().filter_map(one).collect()
+}
+
+pub(crate) const fn in_set(side: Side, family: Family, set: SetName, negate: bool) -> Match {
+    Match::AddrInSet {
+        side,
+        family,
+        set,
+        negate,
+    }
+}
+
+/// Established connections, and what limits hold beyond policy.
+fn known(at: &Ground<'_>, d: Direction) -> Vec<Rule> {
+    let mut out: Vec<Rule> = over_rate(at, d).into_iter().collect();
+    out.push(established());
+    out.extend(over_count(at, d));
+    out
+}
+
+fn forward_from(at: &Ground<'_>) -> Vec<Rule> {
+    let (g, p) = (at.globals, &at.prefixes);
+    let mut out = known(at, Direction::Egress);
+    out.extend(service_loop(at));
     out.extend(invalid(g, p.from()));
-    out.extend(no_tunnels_from(g, p));
-    out.push(dispatch(Direction::Egress));
-    out.extend(p.from().map(|m| deny(vec![m], "from an unknown workload")));
+    out.extend(from_workloads(g, p));
     out
 }
 
-fn forward_to(g: &Globals, p: &Prefixes) -> Vec<Rule> {
-    let mut out = vec![established()];
+/// Everything from a workload is decided here.
+fn from_workloads(g: &Globals, p: &Prefixes) -> Vec<Rule> {
+    let mut out = no_tunnels_from(g, p);
+    out.push(dispatch(Role::FromWorkload));
+    out.extend(
+        p.from()
+            .map(|m| deny(g, vec![m], "from an unknown workload")),
+    );
+    out
+}
+
+fn forward_to(at: &Ground<'_>) -> Vec<Rule> {
+    let (g, p) = (at.globals, &at.prefixes);
+    let mut out = known(at, Direction::Ingress);
     out.extend(invalid(g, p.to()));
-    out.push(dispatch(Direction::Ingress));
-    out.extend(p.to().map(|m| deny(vec![m], "to an unknown workload")));
+    out.push(dispatch(Role::ToWorkload));
+    out.extend(p.to().map(|m| deny(g, vec![m], "to an unknown workload")));
     out
 }
 
-/// Only nodes may send VXLAN here: first, since it is not tracked.
-fn guard(g: &Globals) -> Vec<Rule> {
+/// Answers what is denied.
+fn reject(at: &Ground<'_>) -> Vec<Rule> {
+    let g = at.globals;
+    let loops = g.service_loop == ServiceLoop::Reject;
+    let served = |f| at.half(name::services, f).is_some();
+    if g.deny != DenyAction::Reject && !(loops && Family::BOTH.into_iter().any(served)) {
+        return Vec::new();
+    }
+    vec![
+        act(
+            vec![proto(Protocol::TCP)],
+            Statement::Reject(Reject::TcpReset),
+        ),
+        act(Vec::new(), Statement::Reject(Reject::AdminProhibited)),
+    ]
+}
+
+/// Only nodes may send VXLAN and IP in IP here: first, since VXLAN is not tracked.
+fn guard(at: &Ground<'_>) -> Vec<Rule> {
+    let g = at.globals;
     let mut out = Vec::new();
     for (family, t) in tunnels(g) {
         let mut known = to_port(t.port).to_vec();
         let set = name::vxlan_hosts(family);
-        known.push(Match::AddrInSet {
-            side: Side::Source,
-            family,
-            set,
-            negate: false,
-        });
+        known.push(in_set(Side::Source, family, set, false));
         out.push(rule(known, Verdict::Accept));
         let mut other = vec![Match::NfProto(family)];
         other.extend(to_port(t.port));
-        out.push(deny(other, "VXLAN from an unknown node"));
+        out.push(deny(g, other, "VXLAN from an unknown node"));
+    }
+    let mut guarded = false;
+    for family in Family::BOTH {
+        let Some(set) = at.half(name::ipip_hosts, family) else {
+            continue;
+        };
+        guarded = true;
+        let here = Match::FibLocal {
+            side: Side::Destination,
+            negate: false,
+        };
+        let from = in_set(Side::Source, family, set, false);
+        out.push(rule(vec![proto(IPIP), from, here], Verdict::Accept));
+    }
+    if guarded {
+        out.push(deny(g, vec![proto(IPIP)], "IP in IP from an unknown node"));
     }
     out
 }
@@ -279,43 +467,42 @@ fn discovery_from(p: &Prefixes) -> impl Iterator<Item = Rule> {
     })
 }
 
-fn discovery() -> Vec<Rule> {
-    DISCOVERY
-        .iter()
-        .map(|kind| {
-            let m = Match::Icmp {
-                family: Family::V6,
-                kind: *kind,
-                code: None,
-                negate: false,
-            };
-            rule(vec![m], Verdict::Accept)
-        })
-        .collect()
+pub(crate) fn discovery(types: &[u8]) -> Vec<Rule> {
+    let one = |kind: &u8| {
+        let m = Match::Icmp {
+            family: Family::V6,
+            kind: *kind,
+            code: None,
+            negate: false,
+        };
+        rule(vec![m], Verdict::Accept)
+    };
+    types.iter().map(one).collect()
 }
 
-fn input(g: &Globals, p: &Prefixes) -> Vec<Rule> {
-    let mut out = guard(g);
-    out.push(established());
+fn input(at: &Ground<'_>) -> Vec<Rule> {
+    let (g, p) = (at.globals, &at.prefixes);
+    let mut out = guard(at);
+    out.extend(known(at, Direction::Egress));
     out.extend(invalid(g, p.from()));
     out.extend(discovery_from(p));
-    out.extend(no_tunnels_from(g, p));
-    out.push(dispatch(Direction::Egress));
-    out.extend(p.from().map(|m| deny(vec![m], "from an unknown workload")));
+    out.extend(from_workloads(g, p));
+    out.extend(hosthooks::input(at));
     out
 }
 
 /// What policy let through to the host itself. To accept and to leave it to others are
 /// one here: neither keeps the chains of others from judging.
-fn input_host(g: &Globals, p: &Prefixes) -> Vec<Rule> {
-    if g.endpoint_to_host != HostAction::Drop {
+fn input_host(at: &Ground<'_>) -> Vec<Rule> {
+    let p = &at.prefixes;
+    if at.globals.endpoint_to_host != HostAction::Drop {
         return Vec::new();
     }
     let mut out = vec![established()];
     out.extend(discovery_from(p));
     out.extend(
         p.from()
-            .map(|m| deny(vec![m], "from a workload to its host")),
+            .map(|m| drop_rule(vec![m], "from a workload to its host")),
     );
     out
 }
@@ -332,13 +519,33 @@ fn notrack(g: &Globals, more: &[Match]) -> Vec<Rule> {
         .collect()
 }
 
-fn raw_output(g: &Globals) -> Vec<Rule> {
-    notrack(g, &[])
+/// The bit may be somebody else's, or of another packet's way, until here.
+const CLEAR: Statement = Statement::SetMark {
+    mask: ACCEPT_MARK,
+    value: 0,
+};
+
+fn raw_output(at: &Ground<'_>) -> Vec<Rule> {
+    let mut out = Vec::new();
+    let untracked = at.uses.has(Role::RawOut);
+    if untracked {
+        out.push(act(Vec::new(), CLEAR));
+    }
+    out.extend(notrack(at.globals, &[]));
+    if untracked {
+        out.push(dispatch(Role::RawOut));
+    }
+    out
 }
 
-fn raw_prerouting(g: &Globals, p: &Prefixes) -> Vec<Rule> {
+fn raw_prerouting(at: &Ground<'_>) -> Vec<Rule> {
+    let (g, p) = (at.globals, &at.prefixes);
     let not_from: Vec<Match> = p.not_from().collect();
-    let mut out = notrack(g, &not_from);
+    let mut out = Vec::new();
+    if at.uses.marks_arrivals() {
+        out.push(act(Vec::new(), CLEAR));
+    }
+    out.extend(notrack(g, &not_from));
     if g.spoofing == desired::Spoofing::Any {
         let map = fixed_set(SOURCES);
         out.push(act(
@@ -357,7 +564,7 @@ fn raw_prerouting(g: &Globals, p: &Prefixes) -> Vec<Rule> {
         .collect();
     for from in p.from() {
         let v4 = vec![from.clone(), Match::NfProto(Family::V4), Match::RpfMissing];
-        out.push(deny(v4, "source is not the workload's"));
+        out.push(drop_rule(v4, "source is not the workload's"));
         let mut v6 = vec![from];
         if let Ok(nets) = NetList::new(local.clone()) {
             v6.push(Match::Addr {
@@ -367,7 +574,10 @@ fn raw_prerouting(g: &Globals, p: &Prefixes) -> Vec<Rule> {
             });
         }
         v6.push(Match::RpfMissing);
-        out.push(deny(v6, "source is not the workload's"));
+        out.push(drop_rule(v6, "source is not the workload's"));
+    }
+    if at.uses.has(Role::RawIn) {
+        out.push(dispatch(Role::RawIn));
     }
     out
 }
@@ -375,41 +585,119 @@ fn raw_prerouting(g: &Globals, p: &Prefixes) -> Vec<Rule> {
 /// The map from interface to the chain of its further sources.
 pub(crate) const SOURCES: &str = "workload-sources";
 
-fn postrouting(g: &Globals) -> Vec<Rule> {
+/// From the outside address of a workload to its inside one.
+fn floating_in(at: &Ground<'_>) -> Vec<Rule> {
+    let one = |family| {
+        let map = at.half(name::floating, family)?;
+        Some(act(Vec::new(), Statement::DnatMap { family, map }))
+    };
+    Family::BOTH.into_iter().filter_map(one).collect()
+}
+
+fn postrouting(at: &Ground<'_>) -> Vec<Rule> {
     let mut out = Vec::new();
     for family in Family::BOTH {
-        out.extend(nat_outgoing(g, family));
+        // A workload that speaks to itself through its outside address must see that one.
+        if let (Some(set), Some(map)) = (
+            at.half(name::floating_self, family),
+            at.half(name::floating_back, family),
+        ) {
+            let own = Match::NetPairInSet {
+                family,
+                set,
+                negate: false,
+            };
+            out.push(act(vec![own], Statement::SnatMap { family, map }));
+        }
     }
-    for (family, t) in tunnels(g) {
+    for family in Family::BOTH {
+        out.extend(nat_outgoing(at, family));
+    }
+    for (family, t) in tunnels(at.globals) {
         out.extend(host_through_tunnel(family, t));
     }
     out
 }
 
-/// From pools that ask for it, to whatever is in no pool.
-fn nat_outgoing(g: &Globals, family: Family) -> Vec<Rule> {
-    let of = |nets: &[Cidr]| nets.iter().any(|c| c.family() == family);
-    if !of(&g.nat.sources) {
-        return Vec::new();
-    }
-    let set = name::nat_sources(family);
-    let mut matches = vec![Match::AddrInSet {
-        side: Side::Source,
-        family,
-        set,
+/// The interface that translation is confined to; nothing when no name fits it.
+fn nat_interface(g: &Globals) -> Option<Vec<Match>> {
+    let Some(text) = &g.nat.interface else {
+        return Some(Vec::new());
+    };
+    let pattern = match text.strip_suffix('+') {
+        Some("") => return Some(Vec::new()),
+        Some(prefix) => IfPattern::Prefix(prefix.parse().ok()?),
+        None => IfPattern::Exact(text.parse().ok()?),
+    };
+    Some(vec![Match::OifName {
+        pattern,
         negate: false,
-    }];
-    if of(&g.nat.exclude) {
-        let set = name::nat_exclude(family);
-        matches.push(Match::AddrInSet {
-            side: Side::Destination,
-            family,
-            set,
-            negate: true,
-        });
+    }])
+}
+
+/// From pools that ask for it, to whatever is in no pool.
+fn nat_outgoing(at: &Ground<'_>, family: Family) -> Vec<Rule> {
+    let g = at.globals;
+    let (Some(set), Some(over)) = (at.half(name::nat_sources, family), nat_interface(g)) else {
+        return Vec::new();
+    };
+    let mut matches = vec![in_set(Side::Source, family, set, false)];
+    if let Some(set) = at.half(name::nat_exclude, family) {
+        matches.push(in_set(Side::Destination, family, set, true));
     }
+    matches.extend(over);
     let address = g.nat.address.filter(|a| Family::of(*a) == family);
     translate(matches, address, g.nat.ports)
+}
+
+/// Marks what leaves the cluster: of workloads by source, of the host by interface.
+fn dscp(at: &Ground<'_>) -> Vec<Rule> {
+    let mut out = Vec::new();
+    for family in Family::BOTH {
+        let leaves = at
+            .half(name::dscp_exclude, family)
+            .map(|set| in_set(Side::Destination, family, set, true));
+        let mark = |first: Vec<Match>, dscp| Rule {
+            matches: first.into_iter().chain(leaves.clone()).collect(),
+            statements: vec![Statement::SetDscp { family, dscp }],
+            verdict: Some(Verdict::Accept),
+            comment: Text::default(),
+        };
+        for dscp in (0..64).filter_map(|v| nftables::Dscp::new(v).ok()) {
+            let set = name::dscp(dscp.get(), family);
+            if at.has(&set) {
+                out.push(mark(vec![in_set(Side::Source, family, set, false)], dscp));
+            }
+        }
+        let marks = &at.uses.dscp;
+        if marks.is_empty() {
+            continue;
+        }
+        let own = Match::FibLocal {
+            side: Side::Source,
+            negate: false,
+        };
+        for (i, dscp) in &marks.interfaces {
+            let pattern = IfPattern::Exact(*i);
+            let over = Match::OifName {
+                pattern,
+                negate: false,
+            };
+            let family = Match::NfProto(family);
+            match dscp {
+                Some(dscp) => out.push(mark(vec![family, over, own.clone()], *dscp)),
+                None if marks.any.is_some() => {
+                    out.push(rule(vec![family, over], Verdict::Accept));
+                }
+                None => {}
+            }
+        }
+        if let Some(dscp) = marks.any {
+            let matches = at.prefixes.not_to().chain([own]).collect();
+            out.push(mark(matches, dscp));
+        }
+    }
+    out
 }
 
 /// Port ranges hold for TCP and UDP; other protocols are translated without.

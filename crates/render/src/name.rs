@@ -4,6 +4,7 @@
 //! named is readable in them wherever it fits, and hashed where not.
 //! Never: gives a name that depends on anything but the thing.
 
+use crate::role::Flavour;
 use desired::SetId;
 use model::{PolicyKey, PolicyKind};
 use net::{Family, IfName};
@@ -11,7 +12,7 @@ use nftables::{ChainName, SetName};
 use sha2::{Digest, Sha256};
 
 /// Towards endpoints, or from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {
     Ingress,
     Egress,
@@ -31,21 +32,6 @@ impl Direction {
         match self {
             Self::Ingress => 'i',
             Self::Egress => 'o',
-        }
-    }
-
-    const fn endpoint(self) -> &'static str {
-        match self {
-            Self::Ingress => "tw",
-            Self::Egress => "fw",
-        }
-    }
-
-    /// The map from interface to endpoint chain.
-    pub(crate) const fn map(self) -> &'static str {
-        match self {
-            Self::Ingress => "to-workload",
-            Self::Egress => "from-workload",
         }
     }
 }
@@ -89,18 +75,39 @@ pub(crate) const fn kind(kind: PolicyKind) -> &'static str {
 }
 
 /// The chain of a policy: `pi-np-default/web`.
-pub(crate) fn policy(key: &PolicyKey, direction: Direction) -> ChainName {
+pub(crate) fn policy(key: &PolicyKey, flavour: Flavour, direction: Direction) -> ChainName {
+    let text = path(key);
+    chain(
+        &format!("p{}{}", direction.letter(), flavour.letter()),
+        &text,
+    )
+}
+
+/// What names a policy in log lines and chains: `np-default/web`.
+fn path(key: &PolicyKey) -> String {
     let kind = kind(key.kind);
-    let text = match &key.namespace {
+    match &key.namespace {
         Some(ns) => format!("{kind}-{ns}/{}", key.name),
         None => format!("{kind}-{}", key.name),
-    };
-    chain(&format!("p{}", direction.letter()), &text)
+    }
 }
 
 /// The chain of a profile: `pri-kns.default`.
-pub(crate) fn profile(id: &str, direction: Direction) -> ChainName {
-    chain(&format!("pr{}", direction.letter()), id)
+pub(crate) fn profile(id: &str, flavour: Flavour, direction: Direction) -> ChainName {
+    chain(&format!("pr{}{}", direction.letter(), flavour.letter()), id)
+}
+
+/// A set that holds what is too long for a rule, by the chain of the rule and what tells the
+/// rule from others there.
+pub(crate) fn long(chain: &ChainName, text: &str, family: Family) -> SetName {
+    let n = family.number();
+    SetName::new(&format!("l{n}-{}", hash(&format!("{chain} {text}"))))
+        .expect("hexadecimal digits fit")
+}
+
+/// Sources whose packets get this DSCP.
+pub(crate) fn dscp(value: u8, family: Family) -> SetName {
+    SetName::new(&format!("dscp{}-{value}", family.number())).expect("digits fit")
 }
 
 /// Names a stack of policies by what it is: equal text, equal name.
@@ -109,13 +116,12 @@ pub(crate) fn stack_id(text: &str) -> String {
 }
 
 /// The `part`th chain of a stack: `tw-3fa9...` and, after tiers that may be passed,
-/// `tw1-3fa9...` and on.
-pub(crate) fn stack(id: &str, direction: Direction, part: usize) -> ChainName {
-    let kind = direction.endpoint();
+/// `tw1-3fa9...` and on. The prefix is that of a [`crate::role::Role`].
+pub(crate) fn stack(id: &str, prefix: &str, part: usize) -> ChainName {
     if part == 0 {
-        chain(kind, id)
+        chain(prefix, id)
     } else {
-        chain(&format!("{kind}{part}"), id)
+        chain(&format!("{prefix}{part}"), id)
     }
 }
 
@@ -135,27 +141,69 @@ pub(crate) fn set(id: &SetId, family: Family) -> SetName {
         })
 }
 
-/// Who may send VXLAN packets to this node.
-pub(crate) fn vxlan_hosts(family: Family) -> SetName {
-    fixed_set(match family {
-        Family::V4 => "vxlan-hosts4",
-        Family::V6 => "vxlan-hosts6",
+/// Declares a pair of sets, one a family.
+macro_rules! pair {
+    ($(#[$doc:meta])* $name:ident, $v4:literal, $v6:literal) => {
+        $(#[$doc])*
+        pub(crate) fn $name(family: Family) -> SetName {
+            fixed_set(match family {
+                Family::V4 => $v4,
+                Family::V6 => $v6,
+            })
+        }
+    };
+}
+
+pair!(
+    /// Who may send VXLAN packets to this node.
+    vxlan_hosts, "vxlan-hosts4", "vxlan-hosts6"
+);
+pair!(
+    /// Sources to be translated.
+    nat_sources, "nat-sources4", "nat-sources6"
+);
+pair!(
+    /// Destinations towards which nothing is translated.
+    nat_exclude, "nat-exclude4", "nat-exclude6"
+);
+pair!(
+    /// Who may send IP in IP to this node.
+    ipip_hosts, "ipip-hosts4", "ipip-hosts6"
+);
+pair!(
+    /// Addresses of services: what goes there untranslated would come back.
+    services, "services4", "services6"
+);
+pair!(
+    /// Where DSCP marks do not go.
+    dscp_exclude, "dscp-exclude4", "dscp-exclude6"
+);
+pair!(
+    /// Floating addresses, from outside to inside.
+    floating, "floating4", "floating6"
+);
+pair!(
+    /// Floating addresses, from inside to outside.
+    floating_back, "floating-back4", "floating-back6"
+);
+pair!(
+    /// Workloads that speak to themselves through their floating address.
+    floating_self, "floating-self4", "floating-self6"
+);
+
+/// Interfaces with a packet rate, by direction.
+pub(crate) fn rates(direction: Direction) -> SetName {
+    fixed_set(match direction {
+        Direction::Ingress => "ingress-rate",
+        Direction::Egress => "egress-rate",
     })
 }
 
-/// Sources to be translated.
-pub(crate) fn nat_sources(family: Family) -> SetName {
-    fixed_set(match family {
-        Family::V4 => "nat-sources4",
-        Family::V6 => "nat-sources6",
-    })
-}
-
-/// Destinations towards which nothing is translated.
-pub(crate) fn nat_exclude(family: Family) -> SetName {
-    fixed_set(match family {
-        Family::V4 => "nat-exclude4",
-        Family::V6 => "nat-exclude6",
+/// Interfaces with a number of connections, by direction.
+pub(crate) fn connections(direction: Direction) -> SetName {
+    fixed_set(match direction {
+        Direction::Ingress => "ingress-connections",
+        Direction::Egress => "egress-connections",
     })
 }
 
@@ -187,7 +235,7 @@ mod tests {
         ];
         let names: BTreeSet<_> = keys
             .iter()
-            .flat_map(|k| Direction::BOTH.map(|d| policy(k, d).to_string()))
+            .flat_map(|k| Direction::BOTH.map(|d| policy(k, Flavour::Plain, d).to_string()))
             .collect();
         assert_eq!(names.len(), 2 * keys.len());
         assert!(names.contains("pi-np-a/b"));

@@ -2,13 +2,18 @@
 //!
 //! Promises: a chain decides by its own verdict: Allow ends our base chain, Deny the packet.
 //! Pass marks the packet and returns; whoever jumps to a chain with Pass looks at the mark.
-//! Never: depends on who uses the policy.
+//! Never: depends on who uses the policy, but for the flavours in use.
 
+use crate::fold;
 use crate::name::{self, Direction};
-use crate::{PASS_MARK, rule};
-use desired::Rule;
+use crate::role::Flavour;
+use crate::{ACCEPT_MARK, PASS_MARK, record, rule};
+use desired::{DenyAction, Globals, LogRate, Rule};
 use model::{Action, PolicyKey};
-use nftables::{Chain, Level, LogTo, Statement, Text, Verdict};
+use nftables::{
+    Chain, ChainName, Element, Level, LogTo, SetKind, SetName, Statement, Text, Verdict,
+};
+use std::collections::BTreeMap;
 
 /// What a user of a chain must know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,8 +30,8 @@ pub(crate) enum Shape {
 /// The shapes of both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Shapes {
-    pub(crate) ingress: Shape,
-    pub(crate) egress: Shape,
+    ingress: Shape,
+    egress: Shape,
 }
 
 impl Shapes {
@@ -46,32 +51,40 @@ impl Shapes {
 }
 
 /// Whose rules they are, for comments and log lines.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Owner<'a> {
     Policy(&'a PolicyKey, &'a str),
     Profile(&'a str),
 }
 
 impl Owner<'_> {
-    fn comment(&self, d: Direction, index: usize) -> Text {
-        let d = d.name();
-        // The end is what tells rules apart, so the name gives way.
-        let tail = format!(" {d} {index}");
-        let mut head = match self {
+    /// Names the owner, and the rule by its annotations. Not by its number: that would make
+    /// another rule of each that follows a new one, and its counters begin anew.
+    fn comment(
+        &self,
+        d: Direction,
+        annotations: &[(std::sync::Arc<str>, std::sync::Arc<str>)],
+    ) -> Text {
+        let owner = match self {
             Self::Policy(key, _) => key.to_string(),
             Self::Profile(id) => format!("Profile({id})"),
         };
-        let room = nftables::TEXT_MAX - tail.len();
-        if head.len() > room {
-            let cut = (0..=room)
-                .rev()
-                .find(|i| head.is_char_boundary(*i))
-                .unwrap_or(0);
-            head.truncate(cut);
-        }
-        Text::new(&(head + &tail))
+        let notes: String = annotations
+            .iter()
+            .map(|(k, v)| format!(" {k}={v}"))
+            .collect();
+        Text::new(&format!("{owner} {}{notes}", d.name()))
     }
 
-    /// The prefix with its specifiers (`%t`, `%k`, `%n`, `%p`) replaced, as Calico does.
+    pub(crate) fn chain(&self, flavour: Flavour, d: Direction) -> ChainName {
+        match self {
+            Self::Policy(key, _) => name::policy(key, flavour, d),
+            Self::Profile(id) => name::profile(id, flavour, d),
+        }
+    }
+
+    /// The prefix with its specifiers (`%t`, `%k`, `%n`, `%p`) replaced, as Calico does; ": " at
+    /// its end is never cut off.
     fn log_prefix(&self, prefix: &str) -> Text {
         let (tier, kind, name, path) = match self {
             Self::Policy(key, tier) => {
@@ -84,85 +97,154 @@ impl Owner<'_> {
             Self::Profile(id) => ("__PROFILE__", "pro", (*id).to_owned(), (*id).to_owned()),
         };
         let mut out = String::new();
-        let mut chars = prefix.chars();
-        while let Some(c) = chars.next() {
-            let value = match (c, c == '%') {
-                (_, true) => match chars.clone().next() {
-                    Some('t') => tier,
-                    Some('k') => kind,
-                    Some('n') => &name,
-                    Some('p') => &path,
-                    _ => {
-                        out.push(c);
-                        continue;
-                    }
-                },
-                (c, false) => {
-                    out.push(c);
-                    continue;
-                }
+        let mut rest = prefix;
+        while let Some(at) = rest.find('%') {
+            out.push_str(&rest[..at]);
+            let value = match rest[at + 1..].chars().next() {
+                Some('t') => Some(tier),
+                Some('k') => Some(kind),
+                Some('n') => Some(name.as_str()),
+                Some('p') => Some(path.as_str()),
+                _ => None,
             };
-            out.push_str(value);
-            chars.next();
+            out.push_str(value.unwrap_or("%"));
+            rest = &rest[at + 1 + usize::from(value.is_some())..];
         }
+        out.push_str(rest);
+        let room = nftables::TEXT_MAX - 2;
+        let cut = (0..=room.min(out.len()))
+            .rev()
+            .find(|i| out.is_char_boundary(*i));
+        out.truncate(cut.unwrap_or(0));
         out.push_str(": ");
         Text::new(&out)
     }
 }
 
-/// The chain of one direction, `None` when it would do nothing, and its shape.
+/// What a chain is rendered to.
+#[derive(Debug, Default)]
+pub(crate) struct Rendered {
+    /// `None` when it would do nothing.
+    pub(crate) chain: Option<Chain>,
+    pub(crate) shape: Shape,
+    /// Sets that only this chain uses.
+    pub(crate) sets: BTreeMap<SetName, (SetKind, Vec<Element>)>,
+}
+
+/// The chain of one direction.
 pub(crate) fn chain(
-    owner: &Owner<'_>,
+    owner: Owner<'_>,
     rules: &[Rule],
+    flavour: Flavour,
     d: Direction,
-    log_prefix: &str,
-) -> (Option<Chain>, Shape) {
+    g: &Globals,
+) -> Rendered {
     let passes = matches!(owner, Owner::Policy(..));
+    let name = owner.chain(flavour, d);
+    let mut long = rule::Long::new(&name);
     let mut shape = Shape::Plain;
     let mut out = Vec::new();
-    for (index, r) in rules.iter().enumerate() {
-        let mut statements = vec![Statement::Counter];
-        let verdict = match r.action {
-            Action::Allow => Some(Verdict::Accept),
-            Action::Deny => Some(Verdict::Drop),
-            Action::Pass => {
-                // In a profile it only ends that profile: there is no tier to leave.
-                if passes {
-                    statements.push(Statement::SetMark {
-                        mask: PASS_MARK,
-                        value: PASS_MARK,
-                    });
-                }
-                Some(Verdict::Return)
-            }
-            Action::Log => {
-                let prefix = owner.log_prefix(log_prefix);
-                statements.push(Statement::Log {
-                    prefix,
-                    to: LogTo::Kernel(Level::Notice),
-                });
-                None
-            }
-        };
+    // Where each verdict is told with its rule, rules stay apart.
+    let folded = if g.nflog {
+        fold::separate(rules)
+    } else {
+        fold::fold(rules)
+    };
+    for f in &folded {
+        let action = f.rule.action;
+        let (mut statements, verdict) = deed(action, flavour, passes, g);
+        if action == Action::Log {
+            let prefix = owner.log_prefix(&g.log_prefix);
+            statements.extend(g.log_rate.map(limit));
+            let to = LogTo::Kernel(Level::Notice);
+            statements.push(Statement::Log { prefix, to });
+        } else if flavour != Flavour::Untracked {
+            let id = match owner {
+                Owner::Policy(key, _) => record::Id::Policy(key),
+                Owner::Profile(id) => record::Id::Profile(id),
+            };
+            statements.extend(record::rule(g, action, d, f.index, id));
+        }
         let deed = rule::Deed {
             statements,
             verdict,
-            comment: owner.comment(d, index),
+            comment: owner.comment(d, &f.rule.annotations),
         };
-        let rendered = rule::render(r, &deed);
-        if r.action == Action::Pass && passes && !rendered.is_empty() {
+        let rendered = rule::render(f, &deed, &mut long);
+        if action == Action::Pass && passes && !rendered.is_empty() {
             shape = Shape::Passes;
         }
         out.extend(rendered);
     }
     if out.is_empty() {
-        return (None, Shape::Empty);
+        return Rendered::default();
     }
-    (
-        Some(Chain {
+    Rendered {
+        chain: Some(Chain {
             base: None,
             rules: out,
         }),
         shape,
-    )
+        sets: long.sets,
+    }
+}
+
+/// What an action does in a flavour, apart from telling of it.
+fn deed(
+    action: Action,
+    flavour: Flavour,
+    passes: bool,
+    g: &Globals,
+) -> (Vec<Statement>, Option<Verdict>) {
+    let mark = |bit| Statement::SetMark {
+        mask: bit,
+        value: bit,
+    };
+    let mut statements = vec![Statement::Counter];
+    let verdict = match action {
+        Action::Allow => {
+            match flavour {
+                Flavour::Plain | Flavour::Quiet => {}
+                Flavour::Untracked => {
+                    statements.extend([Statement::Notrack, mark(ACCEPT_MARK)]);
+                }
+                Flavour::PreDnat => statements.push(mark(ACCEPT_MARK)),
+            }
+            Verdict::Accept
+        }
+        Action::Deny => denial(g, flavour),
+        Action::Pass => {
+            // In a profile it only ends that profile: there is no tier to leave.
+            if passes {
+                statements.push(mark(PASS_MARK));
+            }
+            Verdict::Return
+        }
+        Action::Log => return (statements, None),
+    };
+    (statements, Some(verdict))
+}
+
+/// How what is denied ends.
+pub(crate) fn denial(g: &Globals, flavour: Flavour) -> Verdict {
+    match (g.deny, flavour) {
+        (DenyAction::Reject, Flavour::Plain | Flavour::Untracked | Flavour::PreDnat) => {
+            Verdict::Goto(name::fixed("reject"))
+        }
+        _ => Verdict::Drop,
+    }
+}
+
+fn limit(r: LogRate) -> Statement {
+    Statement::Limit {
+        rate: u64::from(r.packets),
+        per: match r.per {
+            desired::Per::Second => nftables::Per::Second,
+            desired::Per::Minute => nftables::Per::Minute,
+            desired::Per::Hour => nftables::Per::Hour,
+            desired::Per::Day => nftables::Per::Day,
+        },
+        burst: r.burst,
+        over: false,
+    }
 }

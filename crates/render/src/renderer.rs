@@ -4,45 +4,24 @@
 //! Never: keeps the members of sets.
 
 use crate::changes::{Changes, Interface, NodeSysctl, Route, RouteVia, TableEdit};
-use crate::name::{self, Direction, fixed, fixed_set};
-use crate::policy::{self, Owner, Shape, Shapes};
+use crate::endpoint::{self, Stack};
+use crate::features::{self, Floating, Sets};
+use crate::hosts::{self, Hosts, Interfaces};
+use crate::library::{Library, Needs, User};
+use crate::name::{self, fixed_set};
+use crate::role::{Flavour, Role};
 use crate::stacks::Stacks;
-use crate::{ROUTE_PROTOCOL, base, endpoint};
+use crate::{ROUTE_PROTOCOL, base};
 use desired::{
-    Delta, Globals, Member, PolicyRules, ProfileRules, RouteTarget, SetChange, SetId, SetKind,
-    Spoofing, Tunnel, Vtep, WorkloadPolicy,
+    Delta, Globals, HostPolicy, Member, RouteTarget, SetChange, SetId, SetKind, Spoofing, Tunnel,
+    Vtep, WorkloadPolicy,
 };
-use model::{PolicyKey, ProfileId, WorkloadKey};
+use model::{PolicyKey, WorkloadKey};
 use net::{Cidr, CoverSet, Family, IfName};
-use nftables::{Chain, ChainName, Element, SetName, Verdict};
+use nftables::{Chain, ChainName, Element, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// A policy or profile as it stands.
-#[derive(Debug)]
-struct Rules<R> {
-    rules: Option<Arc<R>>,
-    shapes: Shapes,
-    /// Workloads that jump there.
-    users: BTreeSet<WorkloadKey>,
-}
-
-impl<R> Default for Rules<R> {
-    fn default() -> Self {
-        Self {
-            rules: None,
-            shapes: Shapes::default(),
-            users: BTreeSet::new(),
-        }
-    }
-}
-
-impl<R> Rules<R> {
-    fn idle(&self) -> bool {
-        self.rules.is_none() && self.users.is_empty()
-    }
-}
 
 /// What an interface has in the table now.
 #[derive(Debug, Default)]
@@ -55,10 +34,12 @@ struct Live {
 /// What a step touched, before it is rendered.
 #[derive(Debug, Default)]
 struct Touched {
-    policies: BTreeSet<PolicyKey>,
-    profiles: BTreeSet<ProfileId>,
     interfaces: BTreeSet<IfName>,
     routes: BTreeSet<Cidr>,
+    /// Host endpoints, or what they stand on.
+    hosts: bool,
+    /// Sets of settings and of what few workloads ask for.
+    features: bool,
 }
 
 /// Turns steps of the desired state into steps of the kernel's.
@@ -67,13 +48,17 @@ pub struct Renderer {
     globals: Arc<Globals>,
     started: bool,
     base: BTreeMap<ChainName, Chain>,
-    policies: BTreeMap<PolicyKey, Rules<PolicyRules>>,
-    profiles: BTreeMap<ProfileId, Rules<ProfileRules>>,
+    library: Library,
     workloads: BTreeMap<WorkloadKey, Arc<WorkloadPolicy>>,
     /// Who claims an interface; the first one has it.
     claims: BTreeMap<IfName, BTreeSet<WorkloadKey>>,
     live: BTreeMap<IfName, Live>,
     stacks: Stacks,
+    hosts: Hosts,
+    sets: Sets,
+    /// Workloads that ask for more than policy.
+    special: BTreeSet<WorkloadKey>,
+    floating: Floating,
     routes: BTreeMap<Cidr, RouteTarget>,
     vteps: BTreeMap<(Arc<str>, Family), Vtep>,
     vxlan_hosts: [CoverSet; 2],
@@ -130,17 +115,32 @@ impl Renderer {
             let stacks = live.stacks.iter().flatten();
             out.extend(stacks.flat_map(|first| self.stacks.chains(first)).cloned());
         }
-        for d in Direction::BOTH {
-            for t in &w.tiers {
-                let policies = match d {
-                    Direction::Ingress => &t.ingress,
-                    Direction::Egress => &t.egress,
-                };
-                out.extend(policies.iter().map(|p| name::policy(p, d)));
-            }
-            out.extend(w.profiles.iter().map(|p| name::profile(p, d)));
+        for role in Role::WORKLOAD {
+            let (d, flavour) = (role.direction(), Flavour::Plain);
+            let policies = w.tiers.iter().flat_map(|t| role.policies(t));
+            out.extend(policies.map(|p| name::policy(p, flavour, d)));
+            out.extend(w.profiles.iter().map(|p| name::profile(p, flavour, d)));
         }
         out
+    }
+
+    /// Takes note of what addresses the node's interfaces have now: host endpoints may ask for
+    /// them. Interfaces are there or not; up or down does not matter.
+    pub fn interfaces(&mut self, now: Interfaces) -> Changes {
+        let mut out = Changes::default();
+        if self.hosts.set_interfaces(now) && self.started {
+            let touched = Touched {
+                hosts: true,
+                ..Touched::default()
+            };
+            self.render(&touched, &mut out);
+        }
+        out
+    }
+
+    /// The interfaces that host endpoints have, but for those that only `*` takes.
+    pub fn host_interfaces(&self) -> BTreeMap<IfName, Arc<str>> {
+        self.hosts.bound()
     }
 
     /// Goes one step on.
@@ -154,12 +154,14 @@ impl Renderer {
             set(id, change, &mut out.table);
         }
         for (key, rules) in &delta.policies {
-            self.policies.entry(key.clone()).or_default().rules = rules.clone();
-            touched.policies.insert(key.clone());
+            self.library.set_policy(key, rules.clone());
         }
         for (id, rules) in &delta.profiles {
-            self.profiles.entry(id.clone()).or_default().rules = rules.clone();
-            touched.profiles.insert(id.clone());
+            self.library.set_profile(id, rules.clone());
+        }
+        for (name, host) in &delta.hosts {
+            self.set_host(name, host.clone());
+            touched.hosts = true;
         }
         for (key, workload) in &delta.workloads {
             self.set_workload(key, workload.clone(), &mut touched, &mut out.flush);
@@ -181,10 +183,9 @@ impl Renderer {
         let new = new.unwrap_or_else(|| self.globals.clone());
         let old = std::mem::replace(&mut self.globals, new.clone());
         if first {
-            for map in [Direction::Ingress.map(), Direction::Egress.map()] {
-                let kind = nftables::SetKind::IfNameVerdict;
-                out.table
-                    .push(TableEdit::Set(fixed_set(map), kind, Vec::new()));
+            for role in Role::WORKLOAD {
+                let (map, kind) = (fixed_set(role.map()), nftables::SetKind::IfNameVerdict);
+                out.table.push(TableEdit::Set(map, kind, Vec::new()));
             }
             for f in Family::BOTH {
                 let kind = nftables::SetKind::Net(f);
@@ -195,10 +196,21 @@ impl Renderer {
         if first || old.ipv6 != new.ipv6 {
             out.node = Some(NodeSysctl { ipv6: new.ipv6 });
         }
-        if first || old.log_prefix != new.log_prefix {
-            t.policies.extend(self.policies.keys().cloned());
-            t.profiles.extend(self.profiles.keys().cloned());
+        let told = |g: &Globals| (g.log_prefix.clone(), g.log_rate, g.nflog, g.deny);
+        if told(&old) != told(&new) {
+            self.library.touch();
+            t.interfaces.extend(self.claims.keys().copied());
         }
+        if old.deny != new.deny {
+            // Another flavour is asked for where nobody can be answered.
+            for (name, h) in self.hosts.iter() {
+                let user = User::Host(name.clone());
+                let before = hosts::needs(h, &old);
+                self.library.replace(&user, &before, hosts::needs(h, &new));
+            }
+        }
+        t.hosts = true;
+        t.features = true;
         if old.spoofing != new.spoofing || old.ipv6 != new.ipv6 {
             t.interfaces.extend(self.claims.keys().copied());
         }
@@ -237,22 +249,32 @@ impl Renderer {
         };
         hosts.change(&mut self.vxlan_hosts, &new.external_vxlan, &gone);
         hosts.finish(&mut out.table);
-        nat_sets(&new, if first { None } else { Some(&old) }, &mut out.table);
-        self.set_base(&new, &mut out.table);
     }
 
-    fn set_base(&mut self, g: &Globals, out: &mut Vec<TableEdit>) {
-        let new = base::chains(g);
-        for name in base::NAMES.map(fixed) {
-            match (self.base.get(&name), new.get(&name)) {
-                (old, Some(chain)) if old != Some(chain) => {
-                    out.push(TableEdit::Chain(name, chain.clone()));
-                }
-                (Some(_), None) => out.push(TableEdit::RemoveChain(name)),
-                _ => {}
+    /// Brings the base chains to what settings and uses ask for.
+    fn set_base(&mut self, out: &mut Vec<TableEdit>) {
+        let new = base::chains(&self.globals, self.hosts.uses(), &self.sets);
+        for name in self.base.keys().filter(|n| !new.contains_key(*n)) {
+            out.push(TableEdit::RemoveChain(name.clone()));
+        }
+        for (name, chain) in &new {
+            if self.base.get(name) != Some(chain) {
+                out.push(TableEdit::Chain(name.clone(), chain.clone()));
             }
         }
         self.base = new;
+    }
+
+    fn set_host(&mut self, name: &Arc<str>, new: Option<Arc<HostPolicy>>) {
+        let g = self.globals.clone();
+        let after = new.as_deref().map(|h| hosts::needs(h, &g));
+        let old = self.hosts.set(name, new);
+        let before = old.as_deref().map(|h| hosts::needs(h, &g));
+        self.library.replace(
+            &User::Host(name.clone()),
+            &before.unwrap_or_default(),
+            after.unwrap_or_default(),
+        );
     }
 
     fn set_workload(
@@ -266,65 +288,33 @@ impl Renderer {
             Some(w) => self.workloads.insert(key.clone(), w.clone()),
             None => self.workloads.remove(key),
         };
+        let special = new.as_deref().is_some_and(features::concerns);
+        let was_special = match special {
+            true => !self.special.insert(key.clone()),
+            false => self.special.remove(key),
+        };
+        t.features |= special || was_special;
+        let user = User::Workload(key.clone());
+        let before = old.as_deref().map(needs).unwrap_or_default();
+        let after = new.as_deref().map(needs).unwrap_or_default();
+        self.library.replace(&user, &before, after);
         if let Some(old) = old {
             let kept = |c: &Cidr| new.as_ref().is_some_and(|n| n.nets.contains(c));
             flush.extend(old.nets.iter().filter(|c| !kept(c)).map(|c| c.addr()));
-            self.unlink(key, &old, t);
+            if let Some(claims) = self.claims.get_mut(&old.interface) {
+                claims.remove(key);
+                if claims.is_empty() {
+                    self.claims.remove(&old.interface);
+                }
+            }
             t.interfaces.insert(old.interface);
         }
         let Some(w) = new else { return };
-        self.claims
-            .entry(w.interface)
-            .or_default()
-            .insert(key.clone());
+        let claims = self.claims.entry(w.interface).or_default();
+        // Another may have its interface from now on, or lose it.
+        t.features |= !claims.is_empty() && !self.special.is_empty();
+        claims.insert(key.clone());
         t.interfaces.insert(w.interface);
-        for p in w
-            .tiers
-            .iter()
-            .flat_map(|t| t.ingress.iter().chain(&t.egress))
-        {
-            self.policies
-                .entry(p.clone())
-                .or_default()
-                .users
-                .insert(key.clone());
-        }
-        for p in &w.profiles {
-            self.profiles
-                .entry(p.clone())
-                .or_default()
-                .users
-                .insert(key.clone());
-        }
-    }
-
-    fn unlink(&mut self, key: &WorkloadKey, old: &WorkloadPolicy, t: &mut Touched) {
-        if let Some(claims) = self.claims.get_mut(&old.interface) {
-            claims.remove(key);
-            if claims.is_empty() {
-                self.claims.remove(&old.interface);
-            }
-        }
-        for p in old
-            .tiers
-            .iter()
-            .flat_map(|t| t.ingress.iter().chain(&t.egress))
-        {
-            if let Some(r) = self.policies.get_mut(p) {
-                r.users.remove(key);
-                if r.idle() {
-                    t.policies.insert(p.clone());
-                }
-            }
-        }
-        for p in &old.profiles {
-            if let Some(r) = self.profiles.get_mut(p) {
-                r.users.remove(key);
-                if r.idle() {
-                    t.profiles.insert(p.clone());
-                }
-            }
-        }
     }
 
     fn set_vteps(
@@ -352,52 +342,57 @@ impl Renderer {
 
     fn render(&mut self, t: &Touched, out: &mut Changes) {
         let mut interfaces = t.interfaces.clone();
-        let mut users: BTreeSet<WorkloadKey> = BTreeSet::new();
-        for key in &t.policies {
-            let Some(r) = self.policies.get_mut(key) else {
-                continue;
-            };
-            let owner = |rules: &PolicyRules| {
-                Owner::Policy(key, &rules.tier).chain_pair(rules, &self.globals)
-            };
-            let before = r.shapes;
-            let chains = r.rules.as_deref().map(owner);
-            r.shapes = edit_rules(chains, before, |d| name::policy(key, d), &mut out.table);
-            if r.shapes != before {
-                users.extend(r.users.iter().cloned());
-            }
-            if r.idle() {
-                self.policies.remove(key);
+        let mut hosts = t.hosts;
+        let globals = self.globals.clone();
+        for user in self.library.render(&globals, &mut out.table) {
+            match user {
+                User::Workload(key) => {
+                    interfaces.extend(self.workloads.get(&key).map(|w| w.interface));
+                }
+                User::Host(_) => hosts = true,
             }
         }
-        for id in &t.profiles {
-            let Some(r) = self.profiles.get_mut(id) else {
-                continue;
-            };
-            let owner =
-                |rules: &ProfileRules| Owner::Profile(id).profile_pair(rules, &self.globals);
-            let before = r.shapes;
-            let chains = r.rules.as_deref().map(owner);
-            r.shapes = edit_rules(chains, before, |d| name::profile(id, d), &mut out.table);
-            if r.shapes != before {
-                users.extend(r.users.iter().cloned());
-            }
-            if r.idle() {
-                self.profiles.remove(id);
-            }
-        }
-        interfaces.extend(
-            users
-                .iter()
-                .filter_map(|u| self.workloads.get(u))
-                .map(|w| w.interface),
-        );
         for interface in interfaces {
             self.render_interface(interface, t.interfaces.contains(&interface), out);
         }
-        for dst in &t.routes {
+        if hosts {
+            let (library, stacks) = (&self.library, &mut self.stacks);
+            self.hosts.render(&globals, library, stacks, &mut out.table);
+        }
+        let mut routes = t.routes.clone();
+        if t.features || hosts {
+            routes.extend(self.set_features(&globals, &mut out.table));
+            self.set_base(&mut out.table);
+        }
+        for dst in &routes {
             out.routes.insert(*dst, self.route(*dst));
         }
+    }
+
+    /// Brings the sets of features to what they are to be; gives the destinations whose
+    /// routes may be others now.
+    fn set_features(&mut self, g: &Globals, out: &mut Vec<TableEdit>) -> BTreeSet<Cidr> {
+        let mine = |key: &WorkloadKey, w: &WorkloadPolicy| {
+            self.claims.get(&w.interface).and_then(BTreeSet::first) == Some(key)
+        };
+        let special: Vec<(&WorkloadKey, &Arc<WorkloadPolicy>)> = self
+            .special
+            .iter()
+            .filter_map(|k| self.workloads.get_key_value(k))
+            .filter(|(k, w)| mine(k, w))
+            .collect();
+        let floating = features::floating(g, &special);
+        let workloads: Vec<Arc<WorkloadPolicy>> =
+            special.into_iter().map(|(_, w)| w.clone()).collect();
+        let host_dscp = !self.hosts.uses().dscp.is_empty();
+        let sets = features::sets(g, &floating, &workloads, host_dscp);
+        features::differ(&self.sets, &sets, out);
+        self.sets = sets;
+        let old = std::mem::replace(&mut self.floating, floating);
+        let all = old.keys().chain(self.floating.keys());
+        all.filter(|a| old.get(a).map(|f| f.0) != self.floating.get(a).map(|f| f.0))
+            .map(|a| Cidr::host(*a))
+            .collect()
     }
 
     fn render_interface(&mut self, interface: IfName, whole: bool, out: &mut Changes) {
@@ -411,21 +406,24 @@ impl Renderer {
             return;
         };
         let mut live = self.live.remove(&interface).unwrap_or_default();
-        for (slot, d) in live.stacks.iter_mut().zip(Direction::BOTH) {
-            let policies = &self.policies;
-            let profiles = &self.profiles;
-            let policy = |k: &PolicyKey| policies.get(k).map_or(Shape::Empty, |r| r.shapes.get(d));
-            let profile = |k: &str| profiles.get(k).map_or(Shape::Empty, |r| r.shapes.get(d));
-            let id = endpoint::stack_id(&w, d, policy, profile);
-            let first = name::stack(&id, d, 0);
+        for (slot, role) in live.stacks.iter_mut().zip(Role::WORKLOAD) {
+            let (library, d) = (&self.library, role.direction());
+            let stack = Stack {
+                role,
+                globals: &self.globals,
+                tiers: &w.tiers,
+                profiles: &w.profiles,
+                policy: |k: &PolicyKey| library.policy(k, d),
+                profile: |k: &str| library.profile(k, d),
+            };
+            let first = stack.first();
             if slot.as_ref() == Some(&first) {
                 continue;
             }
-            let make = || endpoint::chains(&id, &w, d, policy, profile);
-            self.stacks.enter(&first, make, &mut out.table);
+            self.stacks.enter(&first, || stack.chains(), &mut out.table);
             let old = slot.replace(first.clone());
             out.table.push(TableEdit::Elements {
-                set: fixed_set(d.map()),
+                set: fixed_set(role.map()),
                 add: vec![entry(interface, &first)],
                 remove: old.iter().map(|old| entry(interface, old)).collect(),
             });
@@ -444,10 +442,10 @@ impl Renderer {
     }
 
     fn close(&mut self, interface: IfName, live: Live, out: &mut Changes) {
-        for (first, d) in live.stacks.into_iter().zip(Direction::BOTH) {
+        for (first, role) in live.stacks.into_iter().zip(Role::WORKLOAD) {
             let Some(first) = first else { continue };
             out.table.push(TableEdit::Elements {
-                set: fixed_set(d.map()),
+                set: fixed_set(role.map()),
                 add: Vec::new(),
                 remove: vec![entry(interface, &first)],
             });
@@ -474,7 +472,11 @@ impl Renderer {
 
     /// The route to a destination, when there is to be one now.
     fn route(&self, dst: Cidr) -> Option<Route> {
-        let target = self.routes.get(&dst)?;
+        let outside = || {
+            let (interface, _) = self.floating.get(&dst.addr()).filter(|_| dst.is_host())?;
+            Some(RouteTarget::Workload(*interface))
+        };
+        let target = self.routes.get(&dst).cloned().or_else(outside)?;
         let family = dst.family();
         let g = &*self.globals;
         if family == Family::V6 && !g.ipv6 {
@@ -489,17 +491,17 @@ impl Renderer {
         };
         match target {
             RouteTarget::Workload(interface) => Some(Route {
-                via: RouteVia::Interface(*interface),
+                via: RouteVia::Interface(interface),
                 protocol: g.workload_route_protocol,
                 metric: g.workload_route_metric[slot(family)],
             }),
             RouteTarget::Blackhole => ours(RouteVia::Blackhole),
-            RouteTarget::Direct { via } => ours(RouteVia::Gateway(*via)),
+            RouteTarget::Direct { via } => ours(RouteVia::Gateway(via)),
             RouteTarget::Vxlan { via } => {
                 // Without an address of its own the device sends nothing.
                 let t = g.tunnel(family).filter(|t| t.address.is_some())?;
                 ours(RouteVia::Onlink {
-                    via: *via,
+                    via,
                     device: t.device,
                 })
             }
@@ -507,42 +509,17 @@ impl Renderer {
     }
 }
 
-type Pair = [(Option<Chain>, Shape); 2];
-
-impl Owner<'_> {
-    fn chain_pair(&self, r: &PolicyRules, g: &Globals) -> Pair {
-        [
-            policy::chain(self, &r.ingress, Direction::Ingress, &g.log_prefix),
-            policy::chain(self, &r.egress, Direction::Egress, &g.log_prefix),
-        ]
+/// What a workload needs of the library.
+fn needs(w: &WorkloadPolicy) -> Needs {
+    let plain = || BTreeSet::from([Flavour::Plain]);
+    let policies = w
+        .tiers
+        .iter()
+        .flat_map(|t| t.ingress.iter().chain(&t.egress));
+    Needs {
+        policies: policies.map(|p| (p.clone(), plain())).collect(),
+        profiles: w.profiles.iter().map(|p| (p.clone(), plain())).collect(),
     }
-
-    fn profile_pair(&self, r: &ProfileRules, g: &Globals) -> Pair {
-        [
-            policy::chain(self, &r.ingress, Direction::Ingress, &g.log_prefix),
-            policy::chain(self, &r.egress, Direction::Egress, &g.log_prefix),
-        ]
-    }
-}
-
-/// Writes the chains of a policy or profile and says what shapes they have now.
-fn edit_rules(
-    chains: Option<Pair>,
-    before: Shapes,
-    name: impl Fn(Direction) -> ChainName,
-    out: &mut Vec<TableEdit>,
-) -> Shapes {
-    let mut shapes = Shapes::default();
-    let none = || [(None, Shape::Empty), (None, Shape::Empty)];
-    for (d, (chain, shape)) in Direction::BOTH.into_iter().zip(chains.unwrap_or_else(none)) {
-        shapes.set(d, shape);
-        match chain {
-            Some(chain) => out.push(TableEdit::Chain(name(d), chain)),
-            None if before.get(d) != Shape::Empty => out.push(TableEdit::RemoveChain(name(d))),
-            None => {}
-        }
-    }
-    shapes
 }
 
 fn entry(interface: IfName, first: &ChainName) -> Element {
@@ -622,33 +599,6 @@ impl HostEdits {
                     remove,
                 });
             }
-        }
-    }
-}
-
-/// Sets of sources and exclusions, present while they have members.
-fn nat_sets(new: &Globals, old: Option<&Globals>, out: &mut Vec<TableEdit>) {
-    type Named = fn(Family) -> SetName;
-    type Nets = fn(&Globals) -> &Vec<Cidr>;
-    let both: [(Named, Nets); 2] = [
-        (name::nat_sources, |g| &g.nat.sources),
-        (name::nat_exclude, |g| &g.nat.exclude),
-    ];
-    for (set, nets) in both {
-        for f in Family::BOTH {
-            let of = |g: &Globals| -> Vec<Element> {
-                let own = nets(g).iter().filter(|c| c.family() == f);
-                own.map(|c| Element::Net(*c)).collect()
-            };
-            let (was, is) = (old.map(of).unwrap_or_default(), of(new));
-            if was == is {
-                continue;
-            }
-            out.push(if is.is_empty() {
-                TableEdit::RemoveSet(set(f))
-            } else {
-                TableEdit::Set(set(f), nftables::SetKind::Net(f), is)
-            });
         }
     }
 }

@@ -5,11 +5,63 @@
 //! of them match is treated as by one of them, except that Log never logs twice.
 //! Never: looks at anything but the rule.
 
+use crate::fold::{Folded, Target};
 use crate::name;
 use desired::{Entity, Rule};
 use model::Icmp;
 use net::{Cidr, Family, Protocol};
-use nftables::{Match, NetList, PortList, Side, Statement, Text, Verdict};
+use nftables::{
+    ChainName, Element, Match, NetList, PortList, SetKind, SetName, Side, Statement, Text, Verdict,
+};
+use std::collections::BTreeMap;
+
+/// Prefixes that a rule holds itself; more are a set of their own, so that a change of one
+/// does not bring all of them anew.
+const INLINE: usize = 128;
+
+/// The long lists of a chain's rules, as sets.
+#[derive(Debug)]
+pub(crate) struct Long<'a> {
+    chain: &'a ChainName,
+    pub(crate) sets: BTreeMap<SetName, (SetKind, Vec<Element>)>,
+}
+
+impl<'a> Long<'a> {
+    pub(crate) const fn new(chain: &'a ChainName) -> Self {
+        Self {
+            chain,
+            sets: BTreeMap::new(),
+        }
+    }
+
+    /// Makes a set for a list of the rule, named by what the rule is without that list: its
+    /// members may change and the rule stays. Of rules that are equal so, the position tells.
+    fn put(
+        &mut self,
+        what: &str,
+        kind: SetKind,
+        family: Family,
+        elements: Vec<Element>,
+    ) -> SetName {
+        let mut nth = 0_u32;
+        loop {
+            let name = name::long(self.chain, &format!("{what} {nth}"), family);
+            if !self.sets.contains_key(&name) {
+                self.sets.insert(name.clone(), (kind, elements));
+                return name;
+            }
+            nth += 1;
+        }
+    }
+}
+
+/// What tells a rule from others whatever is in one of its lists.
+fn identity(rule: &Rule, list: &str, blank: impl FnOnce(&mut Rule)) -> String {
+    let mut rest = rule.clone();
+    rest.annotations.clear();
+    blank(&mut rest);
+    format!("{list} {rest:?}")
+}
 
 /// What is done with a packet that a rule matches.
 #[derive(Debug, Clone)]
@@ -32,15 +84,15 @@ const fn icmp_protocol(family: Family) -> Protocol {
 }
 
 /// The kernel's rules for one of ours, in order.
-pub(crate) fn render(rule: &Rule, deed: &Deed) -> Vec<nftables::Rule> {
+pub(crate) fn render(f: &Folded, deed: &Deed, long: &mut Long<'_>) -> Vec<nftables::Rule> {
+    let rule = &f.rule;
     let scopes: Vec<Option<Family>> = {
-        let families: Vec<Family> = Family::BOTH
-            .into_iter()
-            .filter(|f| can_match(rule, *f))
-            .collect();
+        let there = |family: &Family| can_match(rule, *family) && has_target(&f.targets, *family);
+        let families: Vec<Family> = Family::BOTH.into_iter().filter(there).collect();
         let split = [&rule.source, &rule.destination]
             .into_iter()
             .any(needs_family)
+            || !f.targets.is_empty()
             || rule.icmp.is_some()
             || rule.not_icmp.is_some();
         if families.len() == 2 && !split {
@@ -52,7 +104,7 @@ pub(crate) fn render(rule: &Rule, deed: &Deed) -> Vec<nftables::Rule> {
     let once = deed.verdict.is_none();
     let mut out = Vec::new();
     for family in scopes {
-        for matches in ways(rule, family, once) {
+        for matches in ways(f, family, once, long) {
             out.push(nftables::Rule {
                 matches,
                 statements: deed.statements.clone(),
@@ -62,6 +114,10 @@ pub(crate) fn render(rule: &Rule, deed: &Deed) -> Vec<nftables::Rule> {
         }
     }
     out
+}
+
+fn has_target(targets: &[Target], family: Family) -> bool {
+    targets.is_empty() || targets.iter().any(|(c, ..)| c.family() == family)
 }
 
 /// Whether the side asks for addresses.
@@ -105,7 +161,8 @@ fn net_list(nets: &[Cidr], family: Family) -> Option<NetList> {
 }
 
 /// All combinations of matches under which the rule holds in a family, or in both.
-fn ways(rule: &Rule, family: Option<Family>, once: bool) -> Ways {
+fn ways(f: &Folded, family: Option<Family>, once: bool, long: &mut Long<'_>) -> Ways {
+    let rule = &f.rule;
     let sides = [
         (Side::Source, &rule.source),
         (Side::Destination, &rule.destination),
@@ -128,8 +185,13 @@ fn ways(rule: &Rule, family: Option<Family>, once: bool) -> Ways {
             });
         }
         if let Some(family) = family {
-            addresses(side, e, family, &mut always);
+            addresses(side, rule, family, long, &mut always);
         }
+    }
+    if let Some(family) = family
+        && !f.targets.is_empty()
+    {
+        always.push(one_of(&f.targets, rule, family, long));
     }
     dimensions.push(vec![always]);
     let mut out = product(&dimensions);
@@ -253,11 +315,38 @@ fn ports(side: Side, e: &Entity, family: Option<Family>, once: bool) -> Ways {
     out
 }
 
-fn addresses(side: Side, e: &Entity, family: Family, out: &mut Vec<Match>) {
+fn addresses(side: Side, rule: &Rule, family: Family, long: &mut Long<'_>, out: &mut Vec<Match>) {
+    let e = match side {
+        Side::Source => &rule.source,
+        Side::Destination => &rule.destination,
+    };
     for (nets, negate) in [(&e.nets, false), (&e.not_nets, true)] {
-        if let Some(nets) = net_list(nets, family) {
+        let Some(nets) = net_list(nets, family) else {
+            continue;
+        };
+        if nets.as_slice().len() <= INLINE {
             out.push(Match::Addr { side, nets, negate });
+            continue;
         }
+        let what = identity(rule, &format!("{side:?} {negate}"), |r| {
+            let e = match side {
+                Side::Source => &mut r.source,
+                Side::Destination => &mut r.destination,
+            };
+            if negate {
+                e.not_nets.clear();
+            } else {
+                e.nets.clear();
+            }
+        });
+        let elements = nets.as_slice().iter().copied().map(Element::Net).collect();
+        let set = long.put(&what, SetKind::Net(family), family, elements);
+        out.push(Match::AddrInSet {
+            side,
+            family,
+            set,
+            negate,
+        });
     }
     for (ids, negate) in [(&e.sets, false), (&e.not_sets, true)] {
         for id in ids {
@@ -277,5 +366,20 @@ fn addresses(side: Side, e: &Entity, family: Family, out: &mut Vec<Match>) {
             set,
             negate: true,
         });
+    }
+}
+
+/// Destination, protocol and port in one look-up.
+fn one_of(targets: &[Target], rule: &Rule, family: Family, long: &mut Long<'_>) -> Match {
+    let own = targets.iter().filter(|(c, ..)| c.family() == family);
+    let elements = own
+        .map(|(c, protocol, ports)| Element::NetProtoPorts(*c, *protocol, *ports))
+        .collect();
+    let what = identity(rule, "targets", |_| {});
+    Match::AddrPortInSet {
+        side: Side::Destination,
+        family,
+        set: long.put(&what, SetKind::NetProtoPorts(family), family, elements),
+        negate: false,
     }
 }
