@@ -1,0 +1,497 @@
+//! Resources and the sessions that follow from them.
+
+use model::{
+    BgpConfig, BgpFilter, BgpPeer, BgpRemote, FilterRule, Labels, NextHopMode, Node, NodeAddress,
+    Selector, Update,
+};
+use net::{Asn, Cidr};
+use peering::{Peer, PeerOrigin, Plan, World};
+use std::sync::Arc;
+
+fn node(v4: &str, v6: &str, labels: &[(&str, &str)]) -> Node {
+    let at = |text: &str| {
+        (!text.is_empty()).then(|| {
+            let addr = text.parse().unwrap();
+            NodeAddress {
+                addr,
+                subnet: Cidr::host(addr),
+            }
+        })
+    };
+    Node {
+        ipv4: at(v4),
+        ipv6: at(v6),
+        labels: Labels::new(labels.iter().copied()),
+        ..Node::default()
+    }
+}
+
+fn reflector(mut n: Node, cluster: &str) -> Node {
+    n.route_reflector_cluster = Some(cluster.into());
+    n
+}
+
+fn peer(remote: BgpRemote) -> BgpPeer {
+    BgpPeer {
+        node: None,
+        node_selector: None,
+        remote,
+        local_asn: None,
+        next_hop: NextHopMode::Auto,
+        password: None,
+        use_node_ip: true,
+        restart: None,
+        keepalive: None,
+        allowed_local_as: None,
+        ttl_security: None,
+        reachable_by: None,
+        filters: Vec::new(),
+        reverse: true,
+    }
+}
+
+fn at(ip: &str, asn: u32) -> BgpRemote {
+    BgpRemote::Address {
+        ip: ip.parse().unwrap(),
+        port: None,
+        asn: Some(Asn(asn)),
+    }
+}
+
+fn select(text: &str) -> Selector {
+    Selector::parse(text).unwrap()
+}
+
+/// Three nodes; the plan is that of `a`.
+fn world(extra: Vec<Update>) -> World {
+    world_of("a", extra)
+}
+
+fn world_of(me: &str, extra: Vec<Update>) -> World {
+    let mut w = World::new(me);
+    for (name, n) in [
+        ("a", node("10.0.0.1", "fd00::1", &[("rack", "1")])),
+        ("b", node("10.0.0.2", "fd00::2", &[("rack", "1")])),
+        ("c", node("10.0.0.10", "", &[("rack", "2")])),
+    ] {
+        w.update(Update::Node(name.into(), Some(n)));
+    }
+    for u in extra {
+        w.update(u);
+    }
+    w
+}
+
+fn resource(name: &str, p: BgpPeer) -> Update {
+    Update::BgpPeer(name.into(), Some(p))
+}
+
+fn config(c: BgpConfig) -> Update {
+    Update::BgpConfig("default".into(), Some(c))
+}
+
+fn no_mesh() -> Update {
+    config(BgpConfig {
+        mesh: Some(false),
+        ..BgpConfig::default()
+    })
+}
+
+/// `name asn [passive] [client]`, a session each.
+fn told(plan: &Plan) -> Vec<String> {
+    let flag = |on: bool, text: &str| {
+        if on {
+            format!(" {text}")
+        } else {
+            String::new()
+        }
+    };
+    let one = |p: &Peer| {
+        let flags = flag(p.passive, "passive") + &flag(p.client, "client");
+        format!("{} {}{flags}", p.name(), p.asn)
+    };
+    plan.peers.iter().map(one).collect()
+}
+
+#[track_caller]
+fn expect(w: &World, want: &[&str]) {
+    assert_eq!(told(&w.plan()), want);
+}
+
+#[test]
+fn a_full_mesh_waits_for_the_greater_address_as_text() {
+    let w = world(vec![]);
+    // "10.0.0.10" and "10.0.0.2" are greater than "10.0.0.1".
+    expect(
+        &w,
+        &[
+            "Mesh_10_0_0_2 64512 passive",
+            "Mesh_10_0_0_10 64512 passive",
+            "Mesh_fd00__2 64512 passive",
+        ],
+    );
+    // Of b and c, b has the greater text: c waits for it.
+    expect(
+        &world_of("c", vec![]),
+        &["Mesh_10_0_0_1 64512", "Mesh_10_0_0_2 64512 passive"],
+    );
+    expect(
+        &world_of("b", vec![]),
+        &[
+            "Mesh_10_0_0_1 64512",
+            "Mesh_10_0_0_10 64512",
+            "Mesh_fd00__1 64512",
+        ],
+    );
+}
+
+#[test]
+fn every_pair_of_the_mesh_has_one_caller() {
+    let names = ["a", "b", "c"];
+    for me in names {
+        let w = world_of(me, vec![]);
+        for p in w.plan().peers {
+            let other = names.into_iter().find(|n| {
+                let theirs = world_of(n, vec![]).plan().speaker.unwrap();
+                theirs.addresses.contains(&Some(p.address))
+            });
+            let back = world_of(other.unwrap(), vec![]).plan().peers;
+            let back = back.iter().find(|b| Some(b.address) == p.source).unwrap();
+            assert_ne!(p.passive, back.passive, "{me} and {}", p.address);
+        }
+    }
+}
+
+#[test]
+fn reflectors_and_a_mesh_that_is_off_take_no_part() {
+    expect(&world(vec![no_mesh()]), &[]);
+    let rr = reflector(node("10.0.0.10", "", &[]), "1.0.0.1");
+    let c = Update::Node("c".into(), Some(rr));
+    expect(
+        &world(vec![c.clone()]),
+        &["Mesh_10_0_0_2 64512 passive", "Mesh_fd00__2 64512 passive"],
+    );
+    expect(&world_of("c", vec![c]), &[]);
+}
+
+#[test]
+fn the_mesh_takes_what_the_configuration_says() {
+    let w = world(vec![
+        config(BgpConfig {
+            asn: Some(Asn(65001)),
+            listen_port: Some(1790),
+            mesh_restart: Some(60),
+            mesh_password: Some(model::SecretKey {
+                name: "bgp".into(),
+                key: "mesh".into(),
+            }),
+            ..BgpConfig::default()
+        }),
+        Update::BgpConfig(
+            "node.b".into(),
+            Some(BgpConfig {
+                listen_port: Some(1791),
+                ..BgpConfig::default()
+            }),
+        ),
+        Update::Node("c".into(), None),
+    ]);
+    let plan = w.plan();
+    assert_eq!(
+        told(&plan),
+        [
+            "Mesh_10_0_0_2_port_1791 65001 passive",
+            "Mesh_fd00__2_port_1791 65001 passive"
+        ]
+    );
+    assert_eq!(plan.peers[0].restart, 60);
+    assert_eq!(plan.peers[0].source, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(&*plan.peers[0].password.as_ref().unwrap().key, "mesh");
+    assert_eq!(plan.speaker.as_ref().unwrap().port, 1790);
+}
+
+#[test]
+fn a_node_of_another_as_is_external() {
+    let mut other = node("10.0.0.2", "", &[]);
+    other.asn = Some(Asn(65002));
+    let w = world(vec![
+        Update::Node("b".into(), Some(other)),
+        Update::Node("c".into(), None),
+    ]);
+    let plan = w.plan();
+    assert_eq!(told(&plan), ["Mesh_10_0_0_2 65002 passive"]);
+    assert!(plan.peers[0].external());
+}
+
+#[test]
+fn global_and_chosen_peers() {
+    let mut only_c = peer(at("192.0.2.2", 65000));
+    only_c.node = Some("c".into());
+    let mut rack_1 = peer(at("192.0.2.3", 65000));
+    rack_1.node_selector = Some(select("rack == '1'"));
+    let all = vec![
+        no_mesh(),
+        resource("everywhere", peer(at("192.0.2.1", 65000))),
+        resource("c", only_c),
+        resource("rack", rack_1),
+        resource("six", peer(at("2001:db8::1", 65000))),
+    ];
+    expect(
+        &world(all.clone()),
+        &[
+            "Global_192_0_2_1 65000",
+            "Node_192_0_2_3 65000",
+            "Global_2001_db8__1 65000",
+        ],
+    );
+    // c has no IPv6 address.
+    expect(
+        &world_of("c", all),
+        &["Global_192_0_2_1 65000", "Node_192_0_2_2 65000"],
+    );
+}
+
+#[test]
+fn a_global_peer_counts_before_a_chosen_one_and_both_before_the_mesh() {
+    let mut chosen = peer(at("192.0.2.1", 65000));
+    chosen.node = Some("a".into());
+    chosen.ttl_security = Some(1);
+    let both = vec![
+        no_mesh(),
+        resource("a-chosen", chosen),
+        resource("global", peer(at("192.0.2.1", 65000))),
+    ];
+    let plan = world(both).plan();
+    assert_eq!(told(&plan), ["Global_192_0_2_1 65000"]);
+    assert_eq!(plan.peers[0].ttl_security, None);
+
+    let mut b = peer(at("10.0.0.2", 64512));
+    b.node = Some("a".into());
+    expect(
+        &world(vec![resource("b", b), Update::Node("c".into(), None)]),
+        // Both sides call where a peer is for some nodes.
+        &["Node_10_0_0_2 64512", "Mesh_fd00__2 64512 passive"],
+    );
+}
+
+#[test]
+fn peers_chosen_by_labels_are_met_on_every_side() {
+    let mut to_rack_2 = peer(BgpRemote::Nodes(select("rack == '2'")));
+    to_rack_2.node_selector = Some(select("rack == '1'"));
+    let all = vec![no_mesh(), resource("racks", to_rack_2.clone())];
+    expect(&world(all.clone()), &["Node_10_0_0_10 64512"]);
+    // The other side follows by itself, in its families.
+    expect(
+        &world_of("c", all),
+        &["Node_10_0_0_1 64512", "Node_10_0_0_2 64512"],
+    );
+    to_rack_2.reverse = false;
+    let manual = vec![no_mesh(), resource("racks", to_rack_2)];
+    expect(&world_of("c", manual), &[]);
+}
+
+#[test]
+fn a_peer_by_the_address_of_a_node_is_that_node() {
+    let mut to_c = peer(at("10.0.0.10", 64512));
+    to_c.node = Some("a".into());
+    let all = vec![
+        no_mesh(),
+        resource("c", to_c),
+        Update::BgpConfig(
+            "node.c".into(),
+            Some(BgpConfig {
+                listen_port: Some(1790),
+                ..BgpConfig::default()
+            }),
+        ),
+    ];
+    expect(&world(all.clone()), &["Node_10_0_0_10_port_1790 64512"]);
+    expect(&world_of("c", all), &["Node_10_0_0_1 64512"]);
+}
+
+#[test]
+fn a_peer_for_all_that_is_one_of_them_speaks_not_with_itself() {
+    let w = vec![no_mesh(), resource("c", peer(at("10.0.0.10", 64512)))];
+    expect(&world(w.clone()), &["Global_10_0_0_10 64512 passive"]);
+    expect(
+        &world_of("c", w),
+        &["Global_10_0_0_1 64512", "Global_10_0_0_2 64512 passive"],
+    );
+}
+
+#[test]
+fn reflectors_know_their_clients() {
+    let rr = |cluster| {
+        Update::Node(
+            "c".into(),
+            Some(reflector(node("10.0.0.10", "", &[("rr", "")]), cluster)),
+        )
+    };
+    let to_rr = resource("rr", peer(BgpRemote::Nodes(select("has(rr)"))));
+    let w = vec![no_mesh(), rr("1.0.0.1"), to_rr.clone()];
+    expect(
+        &world_of("c", w.clone()),
+        &[
+            "Global_10_0_0_1 64512 client",
+            "Global_10_0_0_2 64512 passive client",
+        ],
+    );
+    expect(&world(w.clone()), &["Global_10_0_0_10 64512 passive"]);
+    // Another reflector: of the same cluster it is a plain peer, of another a client.
+    for (cluster, want) in [("1.0.0.1", false), ("1.0.0.2", true)] {
+        let mut w = w.clone();
+        let second = reflector(node("10.0.0.2", "", &[("rr", "")]), cluster);
+        w.push(Update::Node("b".into(), Some(second)));
+        let plan = world_of("c", w).plan();
+        let b = plan
+            .peers
+            .iter()
+            .find(|p| p.address.to_string() == "10.0.0.2");
+        assert_eq!(b.unwrap().client, want, "{cluster}");
+    }
+    // A peer of another AS is nobody's client.
+    let mut external = w;
+    external.push(resource("tor", peer(at("192.0.2.1", 65000))));
+    let plan = world_of("c", external).plan();
+    let tor = plan.peers.iter().find(|p| p.asn == Asn(65000)).unwrap();
+    assert!(!tor.client);
+}
+
+#[test]
+fn a_session_takes_what_its_resource_says() {
+    let mut p = peer(at("192.0.2.1", 65000));
+    p.local_asn = Some(Asn(65100));
+    p.next_hop = NextHopMode::Keep;
+    p.use_node_ip = false;
+    p.restart = Some(30);
+    p.keepalive = Some(5);
+    p.allowed_local_as = Some(2);
+    p.ttl_security = Some(3);
+    p.reachable_by = Some("10.0.0.254".parse().unwrap());
+    let plan = world(vec![no_mesh(), resource("tor", p)]).plan();
+    let s = &plan.peers[0];
+    assert_eq!(
+        (s.local_asn, s.next_hop, s.source),
+        (Asn(65100), NextHopMode::Keep, None)
+    );
+    assert_eq!(
+        (s.restart, s.keepalive, s.allowed_local_as),
+        (30, Some(5), 2)
+    );
+    assert_eq!(
+        (s.ttl_security, s.reachable_by),
+        (Some(3), Some("10.0.0.254".parse().unwrap()))
+    );
+    assert_eq!(s.resource.as_deref(), Some("tor"));
+    assert!(s.external());
+}
+
+#[test]
+fn filters_apply_in_their_order_and_a_missing_one_is_told() {
+    let rule = |accept| FilterRule {
+        accept,
+        ..FilterRule::default()
+    };
+    let filter = |a, b| BgpFilter {
+        import: [vec![rule(a)], Vec::new()],
+        export: [Vec::new(), vec![rule(b)]],
+    };
+    let mut four = peer(at("192.0.2.1", 65000));
+    four.filters = vec!["two".into(), "gone".into(), "one".into()];
+    let mut six = four.clone();
+    six.remote = at("2001:db8::1", 65000);
+    let plan = world(vec![
+        no_mesh(),
+        Update::BgpFilter("one".into(), Some(filter(true, true))),
+        Update::BgpFilter("two".into(), Some(filter(false, false))),
+        resource("four", four),
+        resource("six", six),
+    ])
+    .plan();
+    let accepts = |l: &[FilterRule]| l.iter().map(|r| r.accept).collect::<Vec<_>>();
+    assert_eq!(accepts(&plan.peers[0].import), [false, true]);
+    assert!(plan.peers[0].export.is_empty());
+    assert_eq!(accepts(&plan.peers[1].export), [false, true]);
+    assert!(plan.peers[1].import.is_empty());
+    assert_eq!(plan.faults.len(), 2);
+    assert!(plan.faults[0].contains("BGPPeer(four) names BGPFilter(gone)"));
+}
+
+#[test]
+fn workloads_of_this_node_are_waited_for() {
+    let key = |node: &str| model::WorkloadKey {
+        node: node.into(),
+        orchestrator: "k8s".into(),
+        workload: "default/router".into(),
+        endpoint: "eth0".into(),
+    };
+    let workload = model::WorkloadEndpoint {
+        interface: None,
+        mac: None,
+        nets: vec!["10.65.0.9/32".parse().unwrap()],
+        nats: Vec::new(),
+        labels: Labels::new([("bgp", "yes")]),
+        profiles: vec!["kns.default".into()],
+        ports: Vec::new(),
+        allowed_sources: Vec::new(),
+        qos: model::Qos::default(),
+    };
+    let mut w = world(vec![
+        config(BgpConfig {
+            mesh: Some(false),
+            local_workload_peering: vec!["169.254.7.7".parse().unwrap()],
+            ..BgpConfig::default()
+        }),
+        resource(
+            "tenants",
+            peer(BgpRemote::Workloads {
+                selector: select("bgp == 'yes' && pcns.team == 'net'"),
+                asn: Asn(65401),
+            }),
+        ),
+        Update::Workload(key("a"), Some(workload.clone())),
+        Update::Workload(key("b"), Some(workload)),
+    ]);
+    expect(&w, &[]);
+    let profile = model::Profile {
+        labels: Labels::new([("pcns.team", "net")]),
+        ..model::Profile::default()
+    };
+    w.update(Update::Profile("kns.default".into(), Some(profile)));
+    expect(&w, &["Local_Workload_10_65_0_9 65401 passive"]);
+    assert_eq!(
+        w.plan().peers[0].source,
+        Some("169.254.7.7".parse().unwrap())
+    );
+    assert_eq!(w.plan().peers[0].origin, PeerOrigin::LocalWorkload);
+}
+
+#[test]
+fn without_a_node_or_an_address_nothing_is_spoken() {
+    let mut w = World::new("a");
+    assert!(w.plan().speaker.is_none());
+    w.update(Update::Node("a".into(), Some(Node::default())));
+    w.update(Update::Node("b".into(), Some(node("10.0.0.2", "", &[]))));
+    assert!(w.plan().speaker.is_none() && w.plan().peers.is_empty());
+}
+
+#[test]
+fn what_matters_not_is_told_so() {
+    let mut w = world(vec![]);
+    let block = |node: Option<&str>| {
+        let cidr: Cidr = "10.65.0.0/26".parse().unwrap();
+        Update::Block(
+            cidr,
+            node.map(|n| model::Block {
+                cidr,
+                node: Some(Arc::from(n)),
+                borrowed: Vec::new(),
+            }),
+        )
+    };
+    assert!(!w.update(block(Some("b"))));
+    assert!(w.update(block(Some("a"))));
+    assert!(w.update(block(Some("b"))));
+    assert!(!w.update(block(None)));
+    assert!(!w.update(Update::Ready(true)));
+}
