@@ -134,8 +134,42 @@ Examples:
         #[command(subcommand)]
         command: IpamCommand,
     },
+    /// Try policy out
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Show the versions of this program and of the cluster
     Version(VersionArgs),
+}
+
+/// What to do with policy.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PolicyCommand {
+    /// Answer scenario files from their resources alone, without a cluster
+    ///
+    /// Exits 0 if every expectation holds, 1 if one does not, 2 if a file cannot be used. `manx lab
+    /// test` runs the same files with real packets.
+    #[command(after_long_help = "\
+Examples:
+  manx policy test examples/scenarios
+  manx policy test mine.yaml --json")]
+    Test(PolicyTestArgs),
+}
+
+/// Arguments of `policy test`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PolicyTestArgs {
+    /// Scenario files, and directories of them (but for those named `files`)
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// One JSON object a file
+    #[arg(long)]
+    pub json: bool,
+    /// Also show what holds
+    #[arg(short, long, conflicts_with = "json")]
+    pub verbose: bool,
 }
 
 /// Where resources are read from.

@@ -73,6 +73,9 @@ pub enum CliError {
     /// What was asked for is so, and that is a failure: problems with `--fail`.
     #[error("{0}")]
     Found(String),
+    /// All has been said; this is the exit status.
+    #[error("exit status {0}")]
+    Status(u8),
 }
 
 impl CliError {

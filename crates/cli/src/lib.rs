@@ -15,6 +15,7 @@ mod error;
 mod get;
 
 mod kinds;
+mod policy_test;
 mod run;
 mod source;
 mod table;
@@ -23,8 +24,8 @@ mod write;
 
 pub use args::{
     CheckArgs, Command, ConfigureArgs, CreateArgs, DeleteArgs, FileArgs, GetArgs, GlobalArgs,
-    IpamCommand, LabelArgs, Named, Namespace, PatchArgs, PatchType, ReleaseArgs, ShowArgs, Sources,
-    Switch, VersionArgs,
+    IpamCommand, LabelArgs, Named, Namespace, PatchArgs, PatchType, PolicyCommand, PolicyTestArgs,
+    ReleaseArgs, ShowArgs, Sources, Switch, VersionArgs,
 };
 pub use error::CliError;
-pub use run::{Console, execute, run};
+pub use run::{Console, execute, run, status};

@@ -1,8 +1,8 @@
 //! From arguments to an exit code.
 
-use crate::args::{Command, GlobalArgs, IpamCommand};
+use crate::args::{Command, GlobalArgs, IpamCommand, PolicyCommand};
 use crate::cluster::{Access, Cluster};
-use crate::{CliError, addresses, edit, get, version, write};
+use crate::{CliError, addresses, edit, get, policy_test, version, write};
 use daemon::logging;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ impl Console<'_> {
 
 /// Does what the command says, on the standard streams.
 ///
-/// Exits 0 when all was done, else 1 with the reason on standard error.
+/// Exits 0 when all was done, else 1 with the reason on standard error; 2 where a command says so.
 pub fn run(command: Command, global: &GlobalArgs) -> ExitCode {
     if let Some(level) = level(&global.log_level) {
         logging::start(logging::Format::Text, level);
@@ -44,23 +44,25 @@ pub fn run(command: Command, global: &GlobalArgs) -> ExitCode {
         out: &mut out,
         err: &mut err,
     };
-    if execute(command, global, &mut console) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ExitCode::from(status(command, global, &mut console))
 }
 
 /// Does what the command says, reading and printing through `console`. `true` when all was done.
 pub fn execute(command: Command, global: &GlobalArgs, console: &mut Console<'_>) -> bool {
+    status(command, global, console) == 0
+}
+
+/// As [`execute`], with the exit status.
+pub fn status(command: Command, global: &GlobalArgs, console: &mut Console<'_>) -> u8 {
     match dispatch(command, global, console) {
-        Ok(()) => true,
+        Ok(()) => 0,
         // Whoever read the output has seen enough.
-        Err(e) if e.is_closed_pipe() => true,
+        Err(e) if e.is_closed_pipe() => 0,
+        Err(CliError::Status(status)) => status,
         Err(e) => {
             // With nowhere to write to, the exit code has to do.
             let _ = writeln!(console.err, "{}", e.full());
-            false
+            1
         }
     }
 }
@@ -95,6 +97,9 @@ fn dispatch(
         Command::Delete(args) => write::delete(&args, &open()?, console),
         Command::Patch(args) => edit::patch(&args, &open()?, console),
         Command::Label(args) => edit::label(&args, &open()?, console),
+        Command::Policy { command } => match command {
+            PolicyCommand::Test(args) => policy_test::run(&args, console),
+        },
         Command::Ipam { command } => match command {
             IpamCommand::Show(args) => addresses::show(&args, &open()?, console),
             IpamCommand::Check(args) => addresses::check(&args, &open()?, console),

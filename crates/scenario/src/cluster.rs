@@ -203,10 +203,8 @@ impl Cluster {
                 reason: e.to_string(),
             });
         }
-        if let Some(gone) = self
-            .pods
-            .remove(&(id.1, id.2))
-            .filter(|_| r.kind() == ResourceKind::Pod)
+        if r.kind() == ResourceKind::Pod
+            && let Some(gone) = self.pods.remove(&(id.1, id.2))
         {
             for ip in gone.ips {
                 self.taken.remove(&ip);
@@ -277,6 +275,8 @@ impl Cluster {
                 all.extend(api::updates(&r).unwrap_or_default());
             }
         }
+        // Nobody stores it, and every cluster has it.
+        all.extend(api::updates(&api::default_allow_profile().into()).unwrap_or_default());
         all.push(Update::Ready(true));
         all
     }

@@ -1,7 +1,7 @@
 //! Scenario files: a small cluster, what is applied to it, and what must then be reachable.
 //!
 //! Promises: a file is read whole or refused with file and line; the same scenario answered
-//! from the resources alone or by packets has the same services and checks, and
+//! from the resources alone ([`offline`]) or by packets has the same services and checks, and
 //! one form of report.
 //!
 //! Never: does I/O (files come through [`Files`]), reads a clock, sends a packet.
@@ -9,7 +9,7 @@
 mod check;
 pub mod cluster;
 mod ends;
-// pub mod offline;
+pub mod offline;
 pub mod plan;
 mod read;
 pub mod report;

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod faults;
+mod policy_test;
 mod resources;
 mod steady;
 
