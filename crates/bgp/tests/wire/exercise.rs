@@ -30,6 +30,59 @@ pub(crate) fn session(bits: u8) -> Decoding {
     }
 }
 
+/// The fuzz targets by name: what an octet of session and the rest become.
+pub(crate) const TARGETS: [(&str, fn(&[u8])); 3] = [
+    ("bgp_message", message_target),
+    ("bgp_attributes", attributes_target),
+    ("bgp_capabilities", capabilities_target),
+];
+
+/// An octet of session, the type of a message, its body.
+pub(crate) fn message_target(data: &[u8]) {
+    if let [bits, kind, body @ ..] = data {
+        message(&framed(*kind, &[body]), &session(*bits));
+    }
+}
+
+/// An octet of session, the attributes of an UPDATE for one prefix.
+pub(crate) fn attributes_target(data: &[u8]) {
+    let Some((&bits, attributes)) = data.split_first() else {
+        return;
+    };
+    let Ok(len) = u16::try_from(attributes.len()) else {
+        return;
+    };
+    let how = session(bits);
+    let nlri: &[u8] = match how.add_path.v4 {
+        true => &[0, 0, 0, 1, 8, 10],
+        false => &[8, 10],
+    };
+    let update = framed(2, &[&[0, 0], &len.to_be_bytes(), attributes, nlri]);
+    message(&update, &how);
+}
+
+/// The capabilities of an OPEN, in one long parameter.
+pub(crate) fn capabilities_target(data: &[u8]) {
+    let Ok(len) = u16::try_from(data.len() + 3) else {
+        return;
+    };
+    let fixed = [4, 0xfd, 0xe8, 0, 240, 10, 0, 0, 1, 255, 255];
+    let value = (len - 3).to_be_bytes();
+    let open = framed(1, &[&fixed, &len.to_be_bytes(), &[2], &value, data]);
+    message(&open, &session(0));
+}
+
+/// A message with its header, as long as a length can say.
+fn framed(kind: u8, body: &[&[u8]]) -> Vec<u8> {
+    let mut m = vec![0xff; 18];
+    m.push(kind);
+    m.extend(body.iter().copied().flatten());
+    m.truncate(usize::from(u16::MAX));
+    let len = u16::try_from(m.len()).unwrap_or(u16::MAX);
+    m[16..18].copy_from_slice(&len.to_be_bytes());
+    m
+}
+
 /// Reads a message, looks at all of it, and writes what was read.
 pub(crate) fn message(octets: &[u8], how: &Decoding) {
     let framed = frame_len(octets, how.extended_message);

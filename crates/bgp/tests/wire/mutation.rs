@@ -128,6 +128,48 @@ fn the_corpus_itself() {
     }
 }
 
+/// Where the seeds of a fuzz target lie, and what it has found.
+fn seeds(target: &str) -> std::path::PathBuf {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("../../fuzz/corpus").join(target)
+}
+
+/// Everything in the fuzz targets' corpus, through the fuzz targets.
+#[test]
+fn the_corpus_of_the_fuzz_targets() {
+    for (name, target) in exercise::TARGETS {
+        let mut found = 0;
+        for entry in std::fs::read_dir(seeds(name)).unwrap() {
+            target(&std::fs::read(entry.unwrap().path()).unwrap());
+            found += 1;
+        }
+        assert!(found > 0, "{name} has no seeds");
+    }
+}
+
+/// Writes the seeds anew from the corpus above:
+/// `cargo test -p bgp --test wire write_seeds -- --ignored`.
+#[test]
+#[ignore = "writes into the source tree"]
+fn write_seeds() {
+    let write = |target: &str, n: usize, data: &[u8]| {
+        std::fs::create_dir_all(seeds(target)).unwrap();
+        std::fs::write(seeds(target).join(format!("seed-{n:02}")), data).unwrap();
+    };
+    for (n, m) in corpus().iter().enumerate() {
+        // Internal; four-octet numbers, IPv4 over IPv6, both families.
+        let bits = [0b01_0101];
+        write("bgp_message", n, &[&bits, &m[18..]].concat());
+        if m[18] == 2 && m[19..21] == [0, 0] && m[21..23] != [0, 0] {
+            let end = 23 + usize::from(u16::from_be_bytes([m[21], m[22]]));
+            write("bgp_attributes", n, &[&bits, &m[23..end]].concat());
+        }
+        if m[18] == 1 && m[28] > 2 && m[28] < 255 {
+            write("bgp_capabilities", n, &m[31..]);
+        }
+    }
+}
+
 #[test]
 fn damaged_messages() {
     let corpus = corpus();

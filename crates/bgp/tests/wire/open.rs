@@ -125,7 +125,7 @@ fn every_capability() {
         let len = caps.len();
         let body = hex(&format!("{FIXED} {:02x} 02 {len:02x} {bytes}", len + 2));
         let o = parse(&body).unwrap_or_else(|e| panic!("{capability:?}: {e}"));
-        assert_eq!(o.capabilities, [capability.clone()]);
+        assert_eq!(o.capabilities, std::slice::from_ref(capability));
         let mut again = open(vec![capability.clone()]);
         again.asn = o.asn;
         let own = written(&again);

@@ -1,0 +1,8 @@
+//! Whole messages: an octet of session, the type, the body.
+#![no_main]
+
+#[allow(dead_code, reason = "each target uses a part")]
+#[path = "../../crates/bgp/tests/wire/exercise.rs"]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| exercise::message_target(data));
