@@ -11,7 +11,9 @@ pub mod conntrack;
 mod expr;
 mod read;
 
-pub use batch::{BaseSpec, Batch, ElementData, ElementSpec, SetData, SetSpec, key_type, set_flag};
+pub use batch::{
+    BaseSpec, Batch, ElementData, ElementList, ElementSpec, SetData, SetSpec, key_type, set_flag,
+};
 pub use expr::{Ct, Exprs, Fib, Header, Meta, Nat, R, Stateful, VerdictCode};
 pub use read::{ChainInfo, DataInfo, ElementInfo, RuleInfo, SetInfo, VerdictInfo};
 

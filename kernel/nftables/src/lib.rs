@@ -6,6 +6,7 @@
 //! Never: touches a table that is not ours, knows why a rule is wanted, executes `nft`.
 
 mod lower;
+mod members;
 mod plan;
 mod print;
 mod set;
@@ -13,6 +14,7 @@ mod sys;
 mod table;
 mod value;
 
+pub use members::Members;
 pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,

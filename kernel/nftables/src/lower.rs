@@ -671,64 +671,105 @@ pub(crate) fn data<'a>(e: &'a Element, value: &'a mut Vec<u8>) -> ElementData<'a
     }
 }
 
-/// The key bytes of one element; a plain interval is two of them.
-#[derive(Debug, PartialEq, Eq)]
+/// The key bytes of one element, and the upper ends of its fields.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
-    pub(crate) key: Vec<u8>,
-    pub(crate) key_end: Option<Vec<u8>>,
-    pub(crate) interval_end: bool,
+    bytes: [[u8; Key::MAX]; 2],
+    len: usize,
+    two: bool,
 }
 
-/// Writes an element's key, and the end of its interval.
-pub(crate) fn element(e: &Element, out: &mut Vec<Key>) {
-    let mut push = |key, key_end, interval_end| {
-        out.push(Key {
-            key,
-            key_end,
-            interval_end,
-        })
-    };
-    match e {
-        Element::Addr(a) | Element::AddrToAddr(a, _) => push(addr_bytes(*a), None, false),
-        Element::Net(n) => {
-            push(addr_bytes(n.addr()), None, false);
-            if let Some(end) = after(*n) {
-                push(end, None, true);
-            }
+impl Key {
+    /// Two IPv6 addresses, or an interface name and one.
+    const MAX: usize = 32;
+
+    fn one(parts: &[&[u8]]) -> Self {
+        let mut key = Self {
+            bytes: [[0; Self::MAX]; 2],
+            len: 0,
+            two: false,
+        };
+        for part in parts {
+            key.bytes[0][key.len..key.len + part.len()].copy_from_slice(part);
+            key.len += part.len();
         }
-        Element::AddrProtoPort(a, proto, port) => push(triple(*a, *proto, *port), None, false),
-        Element::NetProtoPorts(n, proto, ports) => {
-            let low = triple(n.addr(), *proto, ports.first());
-            let high = triple(n.last(), *proto, ports.last());
-            push(low, Some(high), false);
-        }
-        Element::IfNameAddr(i, a) => {
-            push(
-                [&ifname_bytes(i)[..], &addr_bytes(*a)].concat(),
-                None,
-                false,
-            );
-        }
-        Element::NetPair(a, b) => {
-            let low = [addr_bytes(a.addr()), addr_bytes(b.addr())].concat();
-            let high = [addr_bytes(a.last()), addr_bytes(b.last())].concat();
-            push(low, Some(high), false);
-        }
-        Element::IfName(i)
-        | Element::IfNameVerdict(i, _)
-        | Element::IfNameOverRate(i, _)
-        | Element::IfNameOverCount(i, _) => {
-            push(ifname_bytes(i).to_vec(), None, false);
-        }
+        key
+    }
+
+    fn range(low: &[&[u8]], high: &[&[u8]]) -> Self {
+        let mut key = Self::one(low);
+        key.bytes[1] = Self::one(high).bytes[0];
+        key.two = true;
+        key
+    }
+
+    /// The key, or the lower ends of its fields.
+    pub(crate) fn low(&self) -> &[u8] {
+        &self.bytes[0][..self.len]
+    }
+
+    /// The upper ends, in interval concatenations.
+    pub(crate) fn high(&self) -> Option<&[u8]> {
+        self.two.then(|| &self.bytes[1][..self.len])
     }
 }
 
-/// Address, protocol, port; each padded to four bytes.
-fn triple(a: IpAddr, proto: Protocol, port: u16) -> Vec<u8> {
-    let mut key = addr_bytes(a);
+/// The bytes of an address.
+struct Octets([u8; 16], usize);
+
+impl Octets {
+    fn of(a: IpAddr) -> Self {
+        let mut out = [0; 16];
+        match a {
+            IpAddr::V4(a) => {
+                out[..4].copy_from_slice(&a.octets());
+                Self(out, 4)
+            }
+            IpAddr::V6(a) => Self(a.octets(), 16),
+        }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}
+
+/// An element's key.
+pub(crate) fn key(e: &Element) -> Key {
+    let of = Octets::of;
+    match e {
+        Element::Addr(a) | Element::AddrToAddr(a, _) => Key::one(&[of(*a).get()]),
+        Element::Net(n) => Key::one(&[of(n.addr()).get()]),
+        Element::AddrProtoPort(a, proto, port) => {
+            Key::one(&[of(*a).get(), &service(*proto, *port)])
+        }
+        Element::NetProtoPorts(n, proto, ports) => Key::range(
+            &[of(n.addr()).get(), &service(*proto, ports.first())],
+            &[of(n.last()).get(), &service(*proto, ports.last())],
+        ),
+        Element::NetPair(a, b) => Key::range(
+            &[of(a.addr()).get(), of(b.addr()).get()],
+            &[of(a.last()).get(), of(b.last()).get()],
+        ),
+        Element::IfNameAddr(i, a) => Key::one(&[&ifname_bytes(i), of(*a).get()]),
+        Element::IfName(i)
+        | Element::IfNameVerdict(i, _)
+        | Element::IfNameOverRate(i, _)
+        | Element::IfNameOverCount(i, _) => Key::one(&[&ifname_bytes(i)]),
+    }
+}
+
+/// The end of a plain interval, which is an element of its own; none where the space ends
+/// with it.
+pub(crate) fn interval_end(e: &Element) -> Option<Key> {
+    let Element::Net(n) = e else { return None };
+    after(*n).map(|end| Key::one(&[&end]))
+}
+
+/// Protocol and port; each padded to four bytes.
+const fn service(proto: Protocol, port: u16) -> [u8; 8] {
     let [hi, lo] = port.to_be_bytes();
-    key.extend_from_slice(&[proto.0, 0, 0, 0, hi, lo, 0, 0]);
-    key
+    [proto.0, 0, 0, 0, hi, lo, 0, 0]
 }
 
 /// The kind that a set of the kernel has, if it is one of ours.

@@ -5,9 +5,10 @@
 //! before it removes; a rule that stays keeps its handle and counters. What failed stays dirty.
 //! Never: opens a socket; guesses what the kernel did.
 
+use crate::members::Members;
 use crate::table::{ChainState, SetState, WantedChain};
 use crate::value::*;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write as _};
@@ -84,7 +85,7 @@ pub struct LiveSet {
     /// `None` for a type that is none of ours.
     pub kind: Option<SetKind>,
     /// The elements that are of that kind.
-    pub elements: FxHashSet<Element>,
+    pub elements: Members,
     /// It has elements that cannot be said in this kind; it must be made anew.
     pub alien: bool,
 }
@@ -111,10 +112,7 @@ pub enum Op {
     /// Removes all rules of a chain that goes away.
     FlushChain { chain: Arc<str> },
     /// Removes elements.
-    DeleteElements {
-        set: SetName,
-        elements: Vec<Element>,
-    },
+    DeleteElements { set: SetName, elements: Members },
     /// Removes a set and its elements.
     DeleteSet { set: Arc<str> },
     /// Removes an empty chain.
@@ -129,10 +127,7 @@ pub enum Op {
     /// Changes the policy of a base chain.
     SetPolicy { chain: ChainName, base: Base },
     /// Adds elements.
-    AddElements {
-        set: SetName,
-        elements: Vec<Element>,
-    },
+    AddElements { set: SetName, elements: Members },
     /// Adds a rule before another one, or at the end.
     AddRule {
         chain: ChainName,
@@ -307,27 +302,14 @@ pub(crate) fn plan_set(name: &Arc<str>, state: &SetState, p: &mut Phases) {
         }
         return;
     };
-    let keep = state.live.is_some() && !state.recreate();
-    let mut add: Vec<Element>;
-    if keep {
-        let pick = |on: bool| {
-            let mut v: Vec<_> = state
-                .pending
-                .iter()
-                .filter(|(_, o)| **o == on)
-                .map(|(e, _)| e.clone())
-                .collect();
-            v.sort_unstable();
-            v
-        };
-        let elements = pick(false);
-        if !elements.is_empty() {
+    let add = if state.live.is_some() && !state.recreate() {
+        if !state.del.is_empty() {
             p.delete_elements.push(Op::DeleteElements {
                 set: set.clone(),
-                elements,
+                elements: state.del.clone(),
             });
         }
-        add = pick(true);
+        state.add.clone()
     } else {
         if state.live.is_some() {
             p.delete_sets.push(Op::DeleteSet { set: name.clone() });
@@ -336,9 +318,8 @@ pub(crate) fn plan_set(name: &Arc<str>, state: &SetState, p: &mut Phases) {
             set: set.clone(),
             kind,
         });
-        add = state.wanted().cloned().collect();
-        add.sort_unstable();
-    }
+        state.wanted()
+    };
     if !add.is_empty() {
         p.add_elements.push(Op::AddElements { set, elements: add });
     }

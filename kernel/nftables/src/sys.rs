@@ -6,6 +6,7 @@
 //! Never: decides what to change; touches another table.
 
 use crate::lower;
+use crate::members::Members;
 use crate::plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId,
 };
@@ -14,7 +15,7 @@ use crate::value::*;
 use net::{Cidr, Family, IfName, PortRange, Protocol};
 use netlink::nft::{
     Batch, DataInfo, ElementData, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo,
-    SetInfo, Stateful, VerdictInfo,
+    Stateful, VerdictInfo,
 };
 use netlink::{Errno, NetlinkError};
 use std::collections::BTreeSet;
@@ -131,8 +132,15 @@ impl Sys {
             dump.chains.entry(r.chain).or_default().rules.push(rule);
         }
         for s in self.nft.sets()? {
-            let elements = self.nft.elements(&s.name)?;
-            dump.sets.insert(s.name.clone(), live_set(&s, &elements));
+            // What is of no kind of ours goes, whatever is in it.
+            let live = match s.spec.as_ref().and_then(lower::kind_of) {
+                None => LiveSet::default(),
+                Some(kind) => {
+                    let read = self.nft.elements(&s.name, |e| read_element(kind, e))?;
+                    live_set(kind, read)
+                }
+            };
+            dump.sets.insert(s.name, live);
         }
         Ok(dump)
     }
@@ -326,39 +334,33 @@ impl Sys {
         b
     }
 
-    fn elements(&self, b: &mut Batch, set: &SetName, elements: &[Element], add: bool) {
-        let mut keys = Vec::with_capacity(2);
-        // A few at a time, so that keys of a large set are never all in memory twice.
-        for chunk in elements.chunks(256) {
-            keys.clear();
-            let mut owner = Vec::with_capacity(2 * chunk.len());
-            for (i, e) in chunk.iter().enumerate() {
-                lower::element(e, &mut keys);
-                owner.resize(keys.len(), i);
-            }
-            let mut values = vec![Vec::new(); chunk.len()];
-            let data: Vec<_> = chunk
-                .iter()
-                .zip(&mut values)
-                .map(|(e, value)| lower::data(e, value))
-                .collect();
-            let specs = keys.iter().zip(&owner).map(|(k, i)| ElementSpec {
-                key: &k.key,
-                key_end: k.key_end.as_deref(),
-                interval_end: k.interval_end,
-                // An end has nothing beside its key; nor has what goes.
-                data: if k.interval_end || !add {
-                    ElementData::None
-                } else {
-                    data[*i]
-                },
-            });
-            if add {
-                b.new_elements(set.as_str(), specs)
+    fn elements(&self, b: &mut Batch, set: &SetName, elements: &Members, add: bool) {
+        let mut list = b.elements(set.as_str(), add);
+        let mut value = Vec::new();
+        for e in elements.iter() {
+            // What goes is known by its key.
+            let data = if add {
+                lower::data(&e, &mut value)
             } else {
-                b.del_elements(set.as_str(), specs)
+                ElementData::None
+            };
+            let key = lower::key(&e);
+            list.push(&ElementSpec {
+                key: key.low(),
+                key_end: key.high(),
+                interval_end: false,
+                data,
+            });
+            if let Some(end) = lower::interval_end(&e) {
+                list.push(&ElementSpec {
+                    key: end.low(),
+                    key_end: None,
+                    interval_end: true,
+                    data: ElementData::None,
+                });
             }
         }
+        list.end();
     }
 }
 
@@ -433,26 +435,62 @@ fn base_of(family: TableFamily, b: &netlink::nft::BaseSpec) -> Option<Base> {
     })
 }
 
-fn live_set(s: &SetInfo, elements: &[ElementInfo]) -> LiveSet {
-    let Some(kind) = s.spec.as_ref().and_then(lower::kind_of) else {
-        return LiveSet {
-            kind: None,
-            ..LiveSet::default()
+/// An element as it was read; of plain intervals the two ends apart.
+enum Read {
+    Whole(Element),
+    Mark { at: u128, start: bool },
+    Alien,
+}
+
+fn read_element(kind: SetKind, e: &ElementInfo<'_>) -> Read {
+    if let SetKind::Net(f) = kind {
+        return match addr(e.key) {
+            Some(a) if Family::of(a) == f => Read::Mark {
+                at: Family::bits_of(a),
+                start: !e.interval_end,
+            },
+            _ => Read::Alien,
         };
-    };
-    let mut out = LiveSet {
-        kind: Some(kind),
-        ..LiveSet::default()
-    };
-    let mut read = |e: Option<Element>| match e {
-        Some(e) => drop(out.elements.insert(e)),
-        None => out.alien = true,
-    };
-    match kind {
-        SetKind::Net(f) => intervals(f, elements, &mut read),
-        _ => elements.iter().for_each(|e| read(element(kind, e))),
     }
-    out
+    element(kind, e)
+        .filter(|e| e.fits(kind))
+        .map_or(Read::Alien, Read::Whole)
+}
+
+fn live_set(kind: SetKind, read: Vec<Read>) -> LiveSet {
+    let mut alien = false;
+    let elements = match kind {
+        SetKind::Net(f) => {
+            let mut marks = Vec::with_capacity(read.len());
+            for r in read {
+                match r {
+                    Read::Mark { at, start } => marks.push((at, start)),
+                    Read::Whole(_) | Read::Alien => alien = true,
+                }
+            }
+            let mut nets = Vec::with_capacity(marks.len() / 2 + 1);
+            intervals(f, marks, &mut |net| match net {
+                Some(net) => nets.push(Element::Net(net)),
+                None => alien = true,
+            });
+            Members::collect(kind, nets)
+        }
+        _ => Members::collect(
+            kind,
+            read.into_iter().filter_map(|r| match r {
+                Read::Whole(e) => Some(e),
+                Read::Mark { .. } | Read::Alien => {
+                    alien = true;
+                    None
+                }
+            }),
+        ),
+    };
+    LiveSet {
+        kind: Some(kind),
+        elements,
+        alien,
+    }
 }
 
 fn addr(b: &[u8]) -> Option<IpAddr> {
@@ -472,23 +510,16 @@ fn prefix(first: IpAddr, last: IpAddr) -> Option<Cidr> {
     (c.addr() == first && c.last() == last).then_some(c)
 }
 
-/// Starts and ends, in any order, as prefixes.
-fn intervals(f: Family, elements: &[ElementInfo], read: &mut impl FnMut(Option<Element>)) {
-    let mut marks: Vec<(u128, bool)> = Vec::with_capacity(elements.len());
-    for e in elements {
-        match addr(&e.key) {
-            // An end sorts before a start at the same address.
-            Some(a) => marks.push((Family::bits_of(a), !e.interval_end)),
-            None => read(None),
-        }
-    }
+/// Starts and ends, in any order, as prefixes; `None` for what is none.
+fn intervals(f: Family, mut marks: Vec<(u128, bool)>, read: &mut impl FnMut(Option<Cidr>)) {
+    // An end sorts before a start at the same address.
     marks.sort_unstable();
     let top = Family::bits_of(Cidr::any(f).last());
     let mut start = None;
     for (at, is_start) in marks {
         match (start.take(), is_start) {
             (None, true) => start = Some(at),
-            (Some(from), false) => read(prefix(f.addr(from), f.addr(at - 1)).map(Element::Net)),
+            (Some(from), false) => read(prefix(f.addr(from), f.addr(at - 1))),
             // nft itself leaves an end at the lowest address of some sets; it means nothing.
             (None, false) if at == 0 => {}
             (from, _) => {
@@ -498,13 +529,13 @@ fn intervals(f: Family, elements: &[ElementInfo], read: &mut impl FnMut(Option<E
         }
     }
     if let Some(from) = start {
-        read(prefix(f.addr(from), f.addr(top)).map(Element::Net));
+        read(prefix(f.addr(from), f.addr(top)));
     }
 }
 
-fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
+fn element(kind: SetKind, e: &ElementInfo<'_>) -> Option<Element> {
     match kind {
-        SetKind::Addr(_) => addr(&e.key).map(Element::Addr),
+        SetKind::Addr(_) => addr(e.key).map(Element::Addr),
         SetKind::Net(_) => None,
         SetKind::AddrProtoPort(f) => {
             let (a, rest) = e.key.split_at_checked(usize::from(f.bits()) / 8)?;
@@ -519,7 +550,7 @@ fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
         }
         SetKind::NetProtoPorts(f) => {
             let n = usize::from(f.bits()) / 8;
-            let end = e.key_end.as_ref().unwrap_or(&e.key);
+            let end = e.key_end.unwrap_or(e.key);
             let ((a, from), (b, to)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
             let ([proto, _, _, _, hi, lo, ..], [last, _, _, _, hi2, lo2, ..]) = (from, to) else {
                 return None;
@@ -539,7 +570,7 @@ fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
             Some(Element::IfNameAddr(ifname(name)?, addr(a)?))
         }
         SetKind::AddrToAddr(_) => match &e.data {
-            DataInfo::Value(to) => Some(Element::AddrToAddr(addr(&e.key)?, addr(to)?)),
+            DataInfo::Value(to) => Some(Element::AddrToAddr(addr(e.key)?, addr(to)?)),
             _ => None,
         },
         SetKind::IfNameOverRate => match e.data {
@@ -548,31 +579,30 @@ fn element(kind: SetKind, e: &ElementInfo) -> Option<Element> {
                 seconds,
                 burst,
             }) => {
-                let all = [Per::Second, Per::Minute, Per::Hour, Per::Day];
-                let per = all.into_iter().find(|p| p.seconds() == seconds)?;
+                let per = Per::ALL.into_iter().find(|p| p.seconds() == seconds)?;
                 let rate = Rate::new(u32::try_from(rate).ok()?, per, burst);
-                Some(Element::IfNameOverRate(ifname(&e.key)?, rate))
+                Some(Element::IfNameOverRate(ifname(e.key)?, rate))
             }
             _ => None,
         },
         SetKind::IfNameOverCount => match e.data {
             DataInfo::Stateful(Stateful::OverCount(n)) => {
-                Some(Element::IfNameOverCount(ifname(&e.key)?, n))
+                Some(Element::IfNameOverCount(ifname(e.key)?, n))
             }
             _ => None,
         },
         SetKind::NetPair(f) => {
             let n = usize::from(f.bits()) / 8;
-            let end = e.key_end.as_ref().unwrap_or(&e.key);
+            let end = e.key_end.unwrap_or(e.key);
             let ((a, b), (c, d)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
             Some(Element::NetPair(
                 prefix(addr(a)?, addr(c)?)?,
                 prefix(addr(b)?, addr(d)?)?,
             ))
         }
-        SetKind::IfName => ifname(&e.key).map(Element::IfName),
+        SetKind::IfName => ifname(e.key).map(Element::IfName),
         SetKind::IfNameVerdict => match &e.data {
-            DataInfo::Verdict(v) => Some(Element::IfNameVerdict(ifname(&e.key)?, verdict(v)?)),
+            DataInfo::Verdict(v) => Some(Element::IfNameVerdict(ifname(e.key)?, verdict(v)?)),
             _ => None,
         },
     }
@@ -583,8 +613,8 @@ fn ifname(key: &[u8]) -> Option<IfName> {
     std::str::from_utf8(&key[..end]).ok()?.parse().ok()
 }
 
-fn verdict(v: &VerdictInfo) -> Option<Verdict> {
-    let chain = || ChainName::new(v.chain.as_deref()?).ok();
+fn verdict(v: &VerdictInfo<'_>) -> Option<Verdict> {
+    let chain = || ChainName::new(v.chain?).ok();
     match v.code {
         0 => Some(Verdict::Drop),
         1 => Some(Verdict::Accept),

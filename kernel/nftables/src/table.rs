@@ -4,6 +4,7 @@
 //! it; what is wanted survives whatever is learned about what is, and the other way round.
 //! Never: opens a socket; guesses what the kernel did.
 
+use crate::members::Members;
 use crate::plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Phases, Plan, Receipt,
     RuleId, plan_chain, plan_set, same_chain, uses,
@@ -37,38 +38,98 @@ impl ChainState {
     }
 }
 
-/// `pending` is what must change: true to add, false to delete. What is wanted is `live` with
-/// `pending` applied; nothing is stored twice.
+/// What is wanted is `live` without `del` and with `add`; nothing is stored twice. `add` has
+/// nothing that is live, `del` nothing that is not. Where the set that is there is of another
+/// kind than wanted, all that is wanted is in `add`.
 #[derive(Debug, Default)]
 pub(crate) struct SetState {
     pub(crate) want: Option<SetKind>,
     pub(crate) live: Option<LiveSet>,
-    pub(crate) pending: FxHashMap<Element, bool>,
-    /// The wanted members of a map by their keys, to find what a key has.
-    by_key: FxHashMap<Element, Element>,
+    pub(crate) add: Members,
+    pub(crate) del: Members,
 }
 
+/// From this many changes at once, one pass over all members is less work.
+const MANY: usize = 32;
+
 impl SetState {
-    fn wants(&self, e: &Element) -> bool {
-        match self.pending.get(e) {
-            Some(on) => *on,
-            None => self.live.as_ref().is_some_and(|l| l.elements.contains(e)),
+    /// The live members that may be wanted.
+    fn base(&self) -> Option<&Members> {
+        let live = self.live.as_ref()?;
+        (live.kind == self.want).then_some(&live.elements)
+    }
+
+    fn has(&self, e: &Element) -> bool {
+        self.base().is_some_and(|b| b.contains(e))
+    }
+
+    /// Wants one member, or no longer.
+    fn set(&mut self, e: &Element, on: bool) {
+        match (self.has(e), on) {
+            (true, true) => self.del.remove(e),
+            (false, false) => self.add.remove(e),
+            (false, true) => self.add.insert(e),
+            (true, false) => self.del.insert(e),
+        };
+    }
+
+    /// What a map's key shall have.
+    fn wanted_by_key(&self, e: &Element) -> Option<Element> {
+        self.add.of_same_key(e).or_else(|| {
+            let old = self.base()?.of_same_key(e)?;
+            (!self.del.contains(&old)).then_some(old)
+        })
+    }
+
+    /// Wants these members and no others, of the kind that is wanted.
+    fn set_all(&mut self, want: Members) {
+        match self.base() {
+            Some(base) => (self.del, self.add) = (base.but_not(&want), want.but_not(base)),
+            None => (self.del, self.add) = (Members::new(want.kind()), want),
         }
     }
 
-    fn set(&mut self, e: Element, on: bool) {
-        let is = self.live.as_ref().is_some_and(|l| l.elements.contains(&e));
-        if is == on {
-            self.pending.remove(&e);
-        } else {
-            self.pending.insert(e, on);
+    /// Of a map; one by one, because what a key has must go before it gets another.
+    fn change_map(&mut self, add: &[Element], del: &[Element]) {
+        for e in del {
+            if self.wanted_by_key(e).as_ref() == Some(e) {
+                self.set(e, false);
+            }
+        }
+        for e in add {
+            if let Some(old) = self.wanted_by_key(e).filter(|old| old != e) {
+                self.set(&old, false);
+            }
+            self.set(e, true);
         }
     }
 
-    pub(crate) fn wanted(&self) -> impl Iterator<Item = &Element> {
-        let live = self.live.iter().flat_map(|l| &l.elements);
-        live.filter(|e| !self.pending.contains_key(*e))
-            .chain(self.pending.iter().filter(|(_, on)| **on).map(|(e, _)| e))
+    fn change(&mut self, kind: SetKind, add: Vec<Element>, del: Vec<Element>) {
+        if kind.is_map() {
+            return self.change_map(&add, &del);
+        }
+        if add.len() + del.len() <= MANY {
+            del.iter().for_each(|e| self.set(e, false));
+            return add.iter().for_each(|e| self.set(e, true));
+        }
+        let add = Members::collect(kind, add);
+        // What comes and goes comes.
+        let del = Members::collect(kind, del).but_not(&add);
+        self.add = self.add.but_not(&del).or(&add);
+        self.del = self.del.but_not(&add);
+        if let Some(base) = self.base() {
+            let gone = del.and(base);
+            let new = self.add.but_not(base);
+            (self.add, self.del) = (new, self.del.or(&gone));
+        }
+    }
+
+    /// All that is wanted.
+    pub(crate) fn wanted(&self) -> Members {
+        match self.base() {
+            Some(base) => base.but_not(&self.del).or(&self.add),
+            None => self.add.clone(),
+        }
     }
 
     /// The set must be deleted and made anew.
@@ -82,7 +143,7 @@ impl SetState {
     fn is_clean(&self) -> bool {
         match (&self.live, self.want) {
             (None, None) => true,
-            (Some(_), Some(_)) => !self.recreate() && self.pending.is_empty(),
+            (Some(_), Some(_)) => !self.recreate() && self.add.is_empty() && self.del.is_empty(),
             _ => false,
         }
     }
@@ -167,29 +228,17 @@ impl Table {
         kind: SetKind,
         elements: impl IntoIterator<Item = Element>,
     ) -> Result<(), ValueError> {
-        let mut want: FxHashSet<Element> = FxHashSet::default();
-        let mut by_key = FxHashMap::default();
-        for e in elements {
-            check(name, kind, &e)?;
-            match e.key() {
-                Some(key) => drop(by_key.insert(key, e)),
-                None => drop(want.insert(e)),
-            }
-        }
-        want.extend(by_key.values().cloned());
+        let mut wrong = Ok(());
+        let fitting = elements.into_iter().map_while(|e| {
+            wrong = check(name, kind, &e);
+            wrong.is_ok().then_some(e)
+        });
+        let want = Members::collect(kind, fitting);
+        wrong?;
         let key: Arc<str> = name.as_str().into();
         let state = self.sets.entry(key.clone()).or_default();
         state.want = Some(kind);
-        state.by_key = by_key;
-        state.pending = match &state.live {
-            None => want.into_iter().map(|e| (e, true)).collect(),
-            Some(live) => {
-                let gone = live.elements.iter().filter(|e| !want.contains(*e)).cloned();
-                let gone: Vec<_> = gone.map(|e| (e, false)).collect();
-                let new = want.into_iter().filter(|e| !live.elements.contains(e));
-                gone.into_iter().chain(new.map(|e| (e, true))).collect()
-            }
-        };
+        state.set_all(want);
         self.dirty_sets.insert(key);
         Ok(())
     }
@@ -217,24 +266,7 @@ impl Table {
             .chain(&del)
             .try_for_each(|e| check(name, kind, e))?;
         let state = self.sets.get_mut(name.as_str()).ok_or_else(unknown)?;
-        for e in del {
-            if let Some(key) = e.key() {
-                if state.by_key.get(&key) != Some(&e) {
-                    continue;
-                }
-                state.by_key.remove(&key);
-            }
-            state.set(e, false);
-        }
-        for e in add {
-            if let Some(key) = e.key() {
-                // The kernel has one value a key: the old one goes first.
-                if let Some(old) = state.by_key.insert(key, e.clone()).filter(|old| *old != e) {
-                    state.set(old, false);
-                }
-            }
-            state.set(e, true);
-        }
+        state.change(kind, add, del);
         self.dirty_sets.insert(name.as_str().into());
         Ok(())
     }
@@ -243,8 +275,8 @@ impl Table {
     pub fn remove_set(&mut self, name: &SetName) {
         if let Some(state) = self.sets.get_mut(name.as_str()) {
             state.want = None;
-            state.pending = FxHashMap::default();
-            state.by_key = FxHashMap::default();
+            state.add = Members::default();
+            state.del = Members::default();
             self.dirty_sets.insert(name.as_str().into());
         }
     }
@@ -273,26 +305,10 @@ impl Table {
         let mut live: FxHashMap<Arc<str>, LiveSet> =
             dump.sets.into_iter().map(|(n, s)| (n.into(), s)).collect();
         for (name, state) in &mut self.sets {
-            let wanted: FxHashSet<Element> = match state.want {
-                Some(_) => state.wanted().cloned().collect(),
-                None => FxHashSet::default(),
-            };
+            let wanted = state.want.map(|_| state.wanted());
             state.live = live.remove(name);
-            state.pending.clear();
-            if state.want.is_some() {
-                let gone: Vec<_> = state
-                    .live
-                    .iter()
-                    .flat_map(|l| &l.elements)
-                    .filter(|e| !wanted.contains(*e))
-                    .cloned()
-                    .collect();
-                gone.into_iter()
-                    .chain(wanted.iter().cloned())
-                    .for_each(|e| {
-                        let on = wanted.contains(&e);
-                        state.set(e, on);
-                    });
+            if let Some(wanted) = wanted {
+                state.set_all(wanted);
             }
         }
         for (name, set) in live {
@@ -359,7 +375,7 @@ impl Table {
                     name,
                     Set {
                         kind,
-                        elements: state.wanted().cloned().collect(),
+                        elements: state.wanted().iter().collect(),
                     },
                 );
             }
@@ -503,24 +519,24 @@ impl Table {
             }
             Op::DeleteSet { set } => self.live_set(set, |s| {
                 // Whatever was wanted before is wanted still, and now must be added.
-                let wanted: Vec<Element> = match s.want {
-                    Some(_) => s.wanted().cloned().collect(),
-                    None => Vec::new(),
-                };
+                let wanted = s.want.map(|_| s.wanted());
                 s.live = None;
-                s.pending = wanted.into_iter().map(|e| (e, true)).collect();
+                if let Some(wanted) = wanted {
+                    s.set_all(wanted);
+                }
             }),
             Op::CreateSet { set, kind } => self.live_set(set.as_str(), |s| {
                 s.live = Some(LiveSet {
                     kind: Some(*kind),
-                    ..LiveSet::default()
+                    elements: Members::new(*kind),
+                    alien: false,
                 });
             }),
             Op::DeleteElements { set, elements } => self.live_set(set.as_str(), |s| {
-                elements.iter().for_each(|e| s.learn(e, false));
+                s.learn_gone(elements);
             }),
             Op::AddElements { set, elements } => self.live_set(set.as_str(), |s| {
-                elements.iter().for_each(|e| s.learn(e, true));
+                s.learn_new(elements);
             }),
         }
     }
@@ -539,18 +555,63 @@ impl Table {
 }
 
 impl SetState {
-    /// The kernel now has, or no longer has, this element; what is wanted stays the same.
-    fn learn(&mut self, e: &Element, on: bool) {
-        let wanted = self.want.is_some() && self.wants(e);
-        if let Some(live) = &mut self.live {
-            if on {
-                live.elements.insert(e.clone());
+    /// The kernel now has these; what is wanted stays the same.
+    fn learn_new(&mut self, new: &Members) {
+        if self.base().is_some() && self.want == Some(new.kind()) {
+            if new.len() <= MANY {
+                for e in new.iter() {
+                    let wanted = self.add.contains(&e) || self.has(&e) && !self.del.contains(&e);
+                    self.add.remove(&e);
+                    if !wanted {
+                        self.del.insert(&e);
+                    }
+                }
             } else {
-                live.elements.remove(e);
+                // Wanted no longer, since the plan was made.
+                let mut unwanted = new.but_not(&self.add);
+                if let Some(base) = self.base() {
+                    unwanted = unwanted.but_not(base);
+                }
+                self.del = self.del.or(&unwanted);
+                self.add = self.add.but_not(new);
             }
         }
-        if self.want.is_some() {
-            self.set(e.clone(), wanted);
+        let Some(live) = &mut self.live else { return };
+        if new.len() <= MANY {
+            for e in new.iter() {
+                live.elements.insert(&e);
+            }
+        } else {
+            live.elements = live.elements.or(new);
+        }
+    }
+
+    /// The kernel no longer has these; what is wanted stays the same.
+    fn learn_gone(&mut self, gone: &Members) {
+        if self.base().is_some() && self.want == Some(gone.kind()) {
+            if gone.len() <= MANY {
+                for e in gone.iter() {
+                    let wanted = self.has(&e) && !self.del.contains(&e);
+                    self.del.remove(&e);
+                    if wanted {
+                        self.add.insert(&e);
+                    }
+                }
+            } else {
+                let wanted = self.base().map(|b| gone.and(b).but_not(&self.del));
+                self.del = self.del.but_not(gone);
+                if let Some(wanted) = wanted {
+                    self.add = self.add.or(&wanted);
+                }
+            }
+        }
+        let Some(live) = &mut self.live else { return };
+        if gone.len() <= MANY {
+            for e in gone.iter() {
+                live.elements.remove(&e);
+            }
+        } else {
+            live.elements = live.elements.but_not(gone);
         }
     }
 }

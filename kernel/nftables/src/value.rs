@@ -624,6 +624,8 @@ pub enum Per {
 }
 
 impl Per {
+    pub(crate) const ALL: [Self; 4] = [Self::Second, Self::Minute, Self::Hour, Self::Day];
+
     /// Its length in seconds.
     pub const fn seconds(self) -> u64 {
         match self {

@@ -241,7 +241,7 @@ fn same(dump: &Dump, want: &Ruleset) {
         assert!(!live.alien, "{name}");
         assert_eq!(live.kind, Some(s.kind), "{name}");
         assert_eq!(
-            live.elements.iter().cloned().collect::<BTreeSet<_>>(),
+            live.elements.iter().collect::<BTreeSet<_>>(),
             s.elements,
             "{name}"
         );

@@ -803,7 +803,6 @@ fn the_kernel_holds_what_was_meant() {
             assert_eq!(
                 live.elements
                     .iter()
-                    .cloned()
                     .collect::<std::collections::BTreeSet<_>>(),
                 set.elements
             );

@@ -238,14 +238,18 @@ impl Batch {
 
     /// A message; its sequence number is its place in the batch, counted from 1.
     fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer, &str)) {
-        self.ops.push(self.op);
-        self.last = self.header(SUBSYS << 8 | kind, flags, self.family, 0);
-        let at = self.last;
+        let at = self.begin(kind, flags);
         let table = std::mem::take(&mut self.table);
-        self.w.str(1, &table);
         body(&mut self.w, &table);
         self.table = table;
         self.finish(at);
+    }
+
+    fn begin(&mut self, kind: u16, flags: u16) -> usize {
+        self.ops.push(self.op);
+        self.last = self.header(SUBSYS << 8 | kind, flags, self.family, 0);
+        self.w.str(1, &self.table);
+        self.last
     }
 
     /// Makes the table, or wakes a dormant one.
@@ -374,13 +378,16 @@ impl Batch {
         };
         let size = u32::try_from(a.elements.len()).ok();
         self.set(NAME, &spec, Some(a.id), size);
-        let elements = a.elements.iter().map(|(key, end)| ElementSpec {
-            key,
-            key_end: None,
-            interval_end: *end,
-            data: ElementData::None,
-        });
-        self.elements(NEWSETELEM, CREATE, NAME, Some(a.id), elements);
+        let mut list = self.element_list(NEWSETELEM, CREATE, NAME, Some(a.id));
+        for (key, end) in &a.elements {
+            list.push(&ElementSpec {
+                key,
+                key_end: None,
+                interval_end: *end,
+                data: ElementData::None,
+            });
+        }
+        list.end();
     }
 
     /// Removes a set, which must be unreferenced.
@@ -388,52 +395,31 @@ impl Batch {
         self.message(DELSET, 0, |w, _| w.str(2, name));
     }
 
-    /// Adds elements, in as many messages as it takes.
-    pub fn new_elements<'a>(&mut self, set: &str, elements: impl Iterator<Item = ElementSpec<'a>>) {
-        self.elements(NEWSETELEM, CREATE, set, None, elements);
+    /// Begins a list of elements of a set, to be added, or removed: then all of them must be
+    /// there.
+    pub fn elements<'a>(&'a mut self, set: &'a str, add: bool) -> ElementList<'a> {
+        let (kind, flags) = if add {
+            (NEWSETELEM, CREATE)
+        } else {
+            (DELSETELEM, 0)
+        };
+        self.element_list(kind, flags, set, None)
     }
 
-    /// Removes elements, all of which must be there.
-    pub fn del_elements<'a>(&mut self, set: &str, elements: impl Iterator<Item = ElementSpec<'a>>) {
-        self.elements(DELSETELEM, 0, set, None, elements);
-    }
-
-    fn elements<'a>(
-        &mut self,
+    fn element_list<'a>(
+        &'a mut self,
         kind: u16,
         flags: u16,
-        set: &str,
+        set: &'a str,
         id: Option<u32>,
-        elements: impl Iterator<Item = ElementSpec<'a>>,
-    ) {
-        let mut elements = elements.peekable();
-        while elements.peek().is_some() {
-            self.message(kind, flags, |w, _| {
-                w.str(2, set);
-                if let Some(id) = id {
-                    w.u32(4, id);
-                }
-                let list = w.nest(3);
-                while w.0.len() - list < ELEMENTS {
-                    let Some(e) = elements.next() else { break };
-                    let elem = w.nest(1);
-                    if e.interval_end {
-                        w.u32(3, 1);
-                    }
-                    value(w, 1, e.key);
-                    if let Some(end) = e.key_end {
-                        value(w, 10, end);
-                    }
-                    match e.data {
-                        ElementData::None => {}
-                        ElementData::Verdict(v) => verdict(w, 2, v),
-                        ElementData::Value(v) => value(w, 2, v),
-                        ElementData::Stateful(s) => s.write(w, 7),
-                    }
-                    w.end(elem);
-                }
-                w.end(list);
-            });
+    ) -> ElementList<'a> {
+        ElementList {
+            batch: self,
+            kind,
+            flags,
+            set,
+            id,
+            open: None,
         }
     }
 
@@ -460,5 +446,71 @@ impl Batch {
         self.w.0[flags..flags + 2].copy_from_slice(&(now | ACK).to_ne_bytes());
         let at = self.header(BATCH_END, 0, 0, SUBSYS);
         self.finish(at);
+    }
+}
+
+/// Elements of one set, in as many messages as it takes.
+#[derive(Debug)]
+#[must_use = "the last message is closed by `end`"]
+pub struct ElementList<'a> {
+    batch: &'a mut Batch,
+    kind: u16,
+    flags: u16,
+    set: &'a str,
+    id: Option<u32>,
+    /// Where the message and the list in it begin.
+    open: Option<(usize, usize)>,
+}
+
+impl ElementList<'_> {
+    /// One more.
+    pub fn push(&mut self, e: &ElementSpec<'_>) {
+        let (_, list) = match self.open {
+            Some(open) => open,
+            None => self.begin(),
+        };
+        let w = &mut self.batch.w;
+        let elem = w.nest(1);
+        if e.interval_end {
+            w.u32(3, 1);
+        }
+        value(w, 1, e.key);
+        if let Some(end) = e.key_end {
+            value(w, 10, end);
+        }
+        match e.data {
+            ElementData::None => {}
+            ElementData::Verdict(v) => verdict(w, 2, v),
+            ElementData::Value(v) => value(w, 2, v),
+            ElementData::Stateful(s) => s.write(w, 7),
+        }
+        w.end(elem);
+        if w.0.len() - list >= ELEMENTS {
+            self.close();
+        }
+    }
+
+    fn begin(&mut self) -> (usize, usize) {
+        let b = &mut *self.batch;
+        let at = b.begin(self.kind, self.flags);
+        b.w.str(2, self.set);
+        if let Some(id) = self.id {
+            b.w.u32(4, id);
+        }
+        let list = b.w.nest(3);
+        self.open = Some((at, list));
+        (at, list)
+    }
+
+    fn close(&mut self) {
+        if let Some((at, list)) = self.open.take() {
+            self.batch.w.end(list);
+            self.batch.finish(at);
+        }
+    }
+
+    /// No more.
+    pub fn end(mut self) {
+        self.close();
     }
 }

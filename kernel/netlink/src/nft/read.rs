@@ -37,36 +37,36 @@ pub struct SetInfo {
 }
 
 /// A verdict as read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerdictInfo {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerdictInfo<'a> {
     /// `NF_*` or `NFT_*`.
     pub code: i32,
     /// Where a jump or goto leads.
-    pub chain: Option<String>,
+    pub chain: Option<&'a str>,
 }
 
 /// An element as the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ElementInfo {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementInfo<'a> {
     /// Its key.
-    pub key: Vec<u8>,
+    pub key: &'a [u8],
     /// Upper ends of an interval concatenation.
-    pub key_end: Option<Vec<u8>>,
+    pub key_end: Option<&'a [u8]>,
     /// Marks the end of a plain interval.
     pub interval_end: bool,
     /// What it has beside the key.
-    pub data: DataInfo,
+    pub data: DataInfo<'a>,
 }
 
 /// What an element has beside its key, as the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DataInfo {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataInfo<'a> {
     /// Nothing.
     None,
     /// In a verdict map.
-    Verdict(VerdictInfo),
+    Verdict(VerdictInfo<'a>),
     /// In a map.
-    Value(Vec<u8>),
+    Value(&'a [u8]),
     /// What it counts.
     Stateful(Stateful),
     /// Something that nobody here makes.
@@ -200,26 +200,29 @@ impl Nft {
         )
     }
 
-    /// The elements of a set.
+    /// The elements of a set, as `decode` has them. An element that others put in or took out
+    /// meanwhile may be there or not, or twice.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn elements(&mut self, set: &str) -> Result<Vec<ElementInfo>, NetlinkError> {
+    pub fn elements<T>(
+        &mut self,
+        set: &str,
+        mut decode: impl FnMut(&ElementInfo<'_>) -> T,
+    ) -> Result<Vec<T>, NetlinkError> {
         let mut msg = self.get(GETSETELEM, true);
         msg.attr_str(2, set);
-        let what = format!(
-            "list elements of set {set} of table {} {}",
-            self.family, self.table
-        );
+        let (family, table) = (self.family, &self.table);
+        let what = format_args!("list elements of set {set} of table {family} {table}");
         let lists = self.dumps.dump(what, msg, |f| {
             let list = attr(Attrs::after(f.body, 4), 3)?;
-            Some(
-                Attrs::nested(list)
-                    .filter_map(|(_, e)| element(e))
-                    .collect::<Vec<_>>(),
-            )
+            let elements = Attrs::nested(list).filter_map(|(_, e)| element(e));
+            Some(elements.map(|e| decode(&e)).collect::<Vec<_>>())
         })?;
-        Ok(lists.into_iter().flatten().collect())
+        let mut lists = lists.into_iter();
+        let mut all = lists.next().unwrap_or_default();
+        lists.for_each(|l| all.extend(l));
+        Ok(all)
     }
 }
 
@@ -260,9 +263,11 @@ fn stateful(e: &[u8]) -> Option<Stateful> {
     }
 }
 
-fn element(e: &[u8]) -> Option<ElementInfo> {
+fn element(e: &[u8]) -> Option<ElementInfo<'_>> {
     let a = || Attrs::nested(e);
-    let bytes = |v: &[u8]| attr(Attrs::nested(v), 1).map(<[u8]>::to_vec);
+    fn bytes(v: &[u8]) -> Option<&[u8]> {
+        attr(Attrs::nested(v), 1)
+    }
     Some(ElementInfo {
         key: bytes(attr(a(), 1)?)?,
         key_end: attr(a(), 10).and_then(bytes),
@@ -272,7 +277,7 @@ fn element(e: &[u8]) -> Option<ElementInfo> {
 }
 
 /// `None` for what nobody here makes, two expressions on one element among it.
-fn element_data(e: &[u8]) -> Option<DataInfo> {
+fn element_data(e: &[u8]) -> Option<DataInfo<'_>> {
     let a = || Attrs::nested(e);
     if attr(a(), 11).is_some() {
         return None;
@@ -286,8 +291,8 @@ fn element_data(e: &[u8]) -> Option<DataInfo> {
     if let Some(v) = attr(Attrs::nested(d), 2) {
         return Some(DataInfo::Verdict(VerdictInfo {
             code: be32(attr(Attrs::nested(v), 1)?)?.cast_signed(),
-            chain: attr(Attrs::nested(v), 2).and_then(text).map(str::to_owned),
+            chain: attr(Attrs::nested(v), 2).and_then(text),
         }));
     }
-    attr(Attrs::nested(d), 1).map(|v| DataInfo::Value(v.to_vec()))
+    attr(Attrs::nested(d), 1).map(DataInfo::Value)
 }
