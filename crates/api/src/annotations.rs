@@ -11,6 +11,9 @@ use std::net::IpAddr;
 /// Prefix of the annotations that the CNI plugin reads.
 pub const CNI: &str = "cni.projectcalico.org/";
 
+/// What packets are marked with that leave the cluster: of pods, and of host endpoints.
+pub const DSCP: &str = "qos.projectcalico.org/dscp";
+
 /// Prefix of the annotations that limit a pod's traffic.
 const QOS: &str = "qos.projectcalico.org/";
 

@@ -23,7 +23,10 @@ mod validate;
 mod wire;
 
 pub use columns::{columns, row, row_with_asn};
-pub use convert::{absent, builtin_tiers, default_allow_profile, updates, updates_for_key};
+pub use convert::{
+    Conversion, absent, builtin_tiers, builtin_updates, default_allow_profile, updates,
+    updates_for_key,
+};
 pub use defaults::default;
 pub use error::{BadObject, DocError, DocProblem, Invalid, Position, Violation};
 pub use kind::{KindInfo, ResourceKey, V3, key, list_prefix, parse_key};

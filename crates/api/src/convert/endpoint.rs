@@ -2,6 +2,7 @@
 //! network sets.
 
 use super::{Cause, cause, pod, policy};
+use crate::annotations;
 use crate::kinds::endpoint::{
     EndpointPort, HostEndpoint, IpNat, Profile, QosControls, WorkloadEndpoint,
 };
@@ -163,7 +164,7 @@ pub(super) fn host_update(r: &HostEndpoint) -> Result<Update, Cause> {
         labels: labels(&r.metadata.labels),
         profiles: profiles(&s.profiles),
         ports: s.ports.iter().map(port).collect::<Result<_, _>>()?,
-        dscp: None,
+        dscp: (r.metadata.annotations.get(annotations::DSCP)).and_then(|t| dscp(t)),
     };
     Ok(Update::Host(
         r.metadata.name.as_str().into(),

@@ -244,7 +244,28 @@ fn all_of(mut parts: Vec<Expr>) -> Expr {
     }
 }
 
+/// The selector goes through its text, where what is no label would mean something else.
+fn plain(s: &LabelSelector) -> Result<(), Cause> {
+    let key = |k: &str| {
+        let chars = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-');
+        !k.is_empty() && k.len() <= model::selector::MAX_LABEL && k.bytes().all(chars)
+    };
+    let value = |v: &str| !(v.contains('"') && v.contains('\''));
+    let own = s.match_labels.iter().all(|(k, v)| key(k) && value(v));
+    let further = &s.match_expressions;
+    if own
+        && further
+            .iter()
+            .all(|e| key(&e.key) && e.values.iter().all(|v| value(v)))
+    {
+        Ok(())
+    } else {
+        Err("a label selector names what is no label".to_owned())
+    }
+}
+
 fn requirements(s: &LabelSelector) -> Result<Vec<Expr>, Cause> {
+    plain(s)?;
     let mut out: Vec<Expr> = s
         .match_labels
         .iter()

@@ -54,47 +54,98 @@ fn cause(field: &str) -> impl Fn(&dyn Display) -> Cause + '_ {
     move |e| format!("{field}: {e}")
 }
 
-/// What one entry of the store means for calculation.
-///
-/// With `value` `None` the entry was deleted: the updates say so, as far as the key tells what it
-/// was. It does not for workloads, whose model key has the node in it, nor does an `Err` say what
-/// was there before; so the caller remembers what each entry led to, and retracts with
-/// [`absent`] what no longer comes. Keys of other things give no updates.
-///
-/// # Errors
-/// When the object cannot be used. It then counts as absent.
-pub fn updates_for_key(key: &str, value: Option<&[u8]>) -> Result<Vec<Update>, BadObject> {
-    if let Some(rest) = key.strip_prefix(BLOCKS) {
-        let bad = |reason| BadObject {
-            object: key.to_owned(),
-            reason,
-        };
-        return block::updates(rest, value).map_err(bad);
-    }
-    let Some(at) = parse_key(key) else {
-        return Ok(Vec::new());
-    };
-    let Some(bytes) = value else {
-        return Ok(deleted(&at));
-    };
-    if at.kind == ResourceKind::Pod {
-        let bad = |reason| BadObject {
-            object: key.to_owned(),
-            reason,
-        };
-        let pod = lean::Pod::read(bytes, &at).map_err(|e| bad(e.to_string()))?;
-        return Ok(pod::updates(&pod));
-    }
-    updates(&stored::decode(&at, bytes, None)?)
+/// What conversion has to be told, since objects do not say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversion {
+    /// How the host sides of pods' links begin: the first of FELIX_INTERFACEPREFIX.
+    pub interface_prefix: Arc<str>,
 }
 
-/// What a resource means for calculation. Kinds that mean nothing to it give no updates.
+impl Default for Conversion {
+    fn default() -> Self {
+        Self {
+            interface_prefix: "cali".into(),
+        }
+    }
+}
+
+/// What one entry of the store means for calculation, in a cluster with the usual configuration.
+///
+/// # Errors
+/// As [`Conversion::updates_for_key`].
+pub fn updates_for_key(key: &str, value: Option<&[u8]>) -> Result<Vec<Update>, BadObject> {
+    Conversion::default().updates_for_key(key, value)
+}
+
+/// What a resource means for calculation, in a cluster with the usual configuration. Kinds that mean
+/// nothing to it give no updates.
 ///
 /// # Errors
 /// When the object cannot be used. It then counts as absent.
 pub fn updates(resource: &Resource) -> Result<Vec<Update>, BadObject> {
+    Conversion::default().updates(resource)
+}
+
+/// What every cluster has without anybody storing it.
+pub fn builtin_updates() -> Vec<Update> {
+    updates(&default_allow_profile().into()).unwrap_or_default()
+}
+
+impl Conversion {
+    /// What one entry of the store means for calculation.
+    ///
+    /// With `value` `None` the entry was deleted: the updates say so, as far as the key tells what it
+    /// was. It does not for workloads, whose model key has the node in it, nor does an `Err` say what
+    /// was there before; so the caller remembers what each entry led to, and retracts with
+    /// [`absent`] what no longer comes. Keys of other things give no updates.
+    ///
+    /// # Errors
+    /// When the object cannot be used. It then counts as absent.
+    pub fn updates_for_key(
+        &self,
+        key: &str,
+        value: Option<&[u8]>,
+    ) -> Result<Vec<Update>, BadObject> {
+        let bad = |reason| BadObject {
+            object: key.to_owned(),
+            reason,
+        };
+        if let Some(rest) = key.strip_prefix(BLOCKS) {
+            return block::updates(rest, value).map_err(bad);
+        }
+        let Some(at) = parse_key(key) else {
+            return Ok(Vec::new());
+        };
+        let Some(bytes) = value else {
+            return Ok(deleted(&at));
+        };
+        if at.kind == ResourceKind::Pod {
+            let pod = lean::Pod::read(bytes, &at).map_err(|e| bad(e.to_string()))?;
+            return Ok(pod::updates(&pod, &self.interface_prefix));
+        }
+        self.updates(&stored::decode(&at, bytes, None)?)
+    }
+
+    /// What a resource means for calculation. Kinds that mean nothing to it give no updates.
+    ///
+    /// # Errors
+    /// When the object cannot be used. It then counts as absent.
+    pub fn updates(&self, resource: &Resource) -> Result<Vec<Update>, BadObject> {
+        let converted = match resource {
+            Resource::Pod(r) => Ok(pod::updates(&lean::Pod::from(r), &self.interface_prefix)),
+            r => stored_updates(r),
+        };
+        converted.map_err(|reason| BadObject {
+            object: resource.to_string(),
+            reason,
+        })
+    }
+}
+
+/// Of the kinds that say everything themselves.
+fn stored_updates(resource: &Resource) -> Result<Vec<Update>, Cause> {
     let one = |u: Result<Update, Cause>| u.map(|u| vec![u]);
-    let converted = match resource {
+    match resource {
         Resource::IpPool(r) => one(pool::update(r)),
         Resource::Node(r) => one(node::update(r)),
         Resource::KubeNode(r) => one(node::update(&node::from_kube(r))),
@@ -136,19 +187,15 @@ pub fn updates(resource: &Resource) -> Result<Vec<Update>, BadObject> {
         Resource::ClusterInformation(r) => {
             Ok(vec![Update::Ready(r.spec.datastore_ready.unwrap_or(false))])
         }
-        Resource::Pod(r) => Ok(pod::updates(&lean::Pod::from(r))),
         Resource::IpamBlock(r) => one(block::update(&r.spec)),
         Resource::IpReservation(_)
         | Resource::IpamConfiguration(_)
         | Resource::BlockAffinity(_)
         | Resource::IpamHandle(_)
         | Resource::KubeControllersConfiguration(_)
-        | Resource::CalicoNodeStatus(_) => Ok(Vec::new()),
-    };
-    converted.map_err(|reason| BadObject {
-        object: resource.to_string(),
-        reason,
-    })
+        | Resource::CalicoNodeStatus(_)
+        | Resource::Pod(_) => Ok(Vec::new()),
+    }
 }
 
 /// The same thing, gone: what retracts an update. The datastore's readiness is retracted to "not ready".
@@ -255,6 +302,9 @@ fn deleted(at: &ResourceKey<'_>) -> Vec<Update> {
     vec![update]
 }
 
+/// Name of the profile that allows everything.
+pub(crate) const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
 /// The profile that allows everything; it exists in every cluster, nobody stores it.
 pub fn default_allow_profile() -> Profile {
     let allow = || {
@@ -264,7 +314,7 @@ pub fn default_allow_profile() -> Profile {
         }]
     };
     let mut p = Profile {
-        metadata: ObjectMeta::named("projectcalico-default-allow"),
+        metadata: ObjectMeta::named(DEFAULT_ALLOW),
         ..Profile::default()
     };
     "1".clone_into(&mut p.metadata.resource_version);

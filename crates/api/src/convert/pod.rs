@@ -217,7 +217,7 @@ fn addresses(pod: &lean::Pod<'_>) -> Vec<IpAddr> {
 }
 
 /// No update for pods that are no endpoints: what was there before is for the caller to retract.
-pub(super) fn updates(pod: &lean::Pod<'_>) -> Vec<Update> {
+pub(super) fn updates(pod: &lean::Pod<'_>, prefix: &str) -> Vec<Update> {
     let Ok(f) = Facts::new(pod) else {
         return Vec::new();
     };
@@ -233,7 +233,7 @@ pub(super) fn updates(pod: &lean::Pod<'_>) -> Vec<Update> {
     };
     let named = f.ports().filter(|(p, _)| !p.name.is_empty());
     let endpoint = model::WorkloadEndpoint {
-        interface: interface_name("cali", ns, name).parse().ok(),
+        interface: interface_name(prefix, ns, name).parse().ok(),
         mac: f.annotation("hwAddr").and_then(|m| m.parse::<Mac>().ok()),
         nets: f.ips.iter().copied().map(Cidr::host).collect(),
         nats: f.nats().collect(),

@@ -1,7 +1,8 @@
 //! Endpoints, nodes and network sets.
 
 use super::{Check, names};
-use crate::kinds::endpoint::{HostEndpointSpec, WorkloadEndpoint};
+use crate::annotations;
+use crate::kinds::endpoint::{HostEndpoint, WorkloadEndpoint};
 use crate::kinds::node::Node;
 use crate::kinds::sets::NetworkSetSpec;
 use crate::meta::ObjectMeta;
@@ -33,7 +34,17 @@ fn profiles(c: &mut Check, list: &[String]) {
     }
 }
 
-pub(super) fn host(c: &mut Check, s: &HostEndpointSpec) {
+pub(super) fn host(c: &mut Check, r: &HostEndpoint) {
+    let s = &r.spec;
+    if let Some(d) = r.metadata.annotations.get(annotations::DSCP)
+        && crate::convert::dscp(d).is_none()
+    {
+        let field = format!("metadata.annotations[{}]", annotations::DSCP);
+        c.fail(field, d, "must be 0-63, DF, EF, AFxy or CSn");
+    }
+    if !s.node.is_empty() && !names::is_subdomain(&s.node) {
+        c.fail("spec.node", &s.node, "invalid node name");
+    }
     if s.node.is_empty() {
         c.fail("spec.node", "", "node must be specified");
     }

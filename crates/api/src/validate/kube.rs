@@ -1,6 +1,6 @@
 //! Kubernetes' NetworkPolicy, Service and EndpointSlice: what its API server refuses.
 
-use super::Check;
+use super::{Check, names};
 use crate::kinds::kube::{KubePeer, KubePolicyPort, KubePolicySpec, LabelSelector};
 use crate::kinds::service::{EndpointSlice, ServiceSpec};
 use crate::wire::NumOrString;
@@ -163,9 +163,43 @@ fn peer(c: &mut Check, at: &str, p: &KubePeer) {
     }
 }
 
+/// `[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?`, at most 63.
+fn is_label_part(s: &str) -> bool {
+    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = s.as_bytes();
+    bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && names::is_word(s, 63)
+}
+
+/// The key of a label: a name, maybe with a domain and a slash before it.
+fn key(c: &mut Check, field: &str, key: &str) {
+    let (domain, name) = key
+        .split_once('/')
+        .map_or((None, key), |(d, n)| (Some(d), n));
+    if key.is_empty() {
+        c.fail(field, "", "key must be specified");
+    } else if !is_label_part(name) || !domain.is_none_or(names::is_subdomain) {
+        c.fail(field, key, "invalid label key");
+    }
+}
+
+/// The value of a label.
+fn value(c: &mut Check, field: &str, value: &str) {
+    if !value.is_empty() && !is_label_part(value) {
+        c.fail(field, value, "invalid label value");
+    }
+}
+
 pub(super) fn labels(c: &mut Check, at: &str, s: &LabelSelector) {
+    for (k, v) in &s.match_labels {
+        let field = format!("{at}.matchLabels");
+        key(c, &field, k);
+        value(c, &field, v);
+    }
     for (i, e) in s.match_expressions.iter().enumerate() {
         let field = format!("{at}.matchExpressions[{i}]");
+        key(c, &format!("{field}.key"), &e.key);
+        let values = format!("{field}.values");
+        e.values.iter().for_each(|v| value(c, &values, v));
         match e.operator.as_str() {
             "In" | "NotIn" if e.values.is_empty() => {
                 c.fail(
@@ -184,9 +218,6 @@ pub(super) fn labels(c: &mut Check, at: &str, s: &LabelSelector) {
                 other,
                 "not a valid selector operator",
             ),
-        }
-        if e.key.is_empty() {
-            c.fail(format!("{field}.key"), "", "key must be specified");
         }
     }
 }

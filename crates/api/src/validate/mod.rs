@@ -153,7 +153,7 @@ pub fn validate(resource: &Resource) -> Result<(), Invalid> {
         }
         Resource::Node(r) => endpoint::node(&mut c, r),
         Resource::WorkloadEndpoint(r) => endpoint::workload(&mut c, r),
-        Resource::HostEndpoint(r) => endpoint::host(&mut c, &r.spec),
+        Resource::HostEndpoint(r) => endpoint::host(&mut c, r),
         Resource::Profile(r) => policy::profile(&mut c, &r.spec),
         Resource::Tier(r) => policy::tier(&mut c, r),
         Resource::NetworkPolicy(r) => policy::check(&mut c, &r.spec, false, false),
@@ -223,7 +223,7 @@ pub fn validate_delete(resource: &Resource) -> Result<(), Invalid> {
         Resource::Tier(_) if policy::BUILT_IN_TIERS.iter().any(|(n, _)| n == name) => {
             c.fail("metadata.name", name, format!("Cannot delete {name} tier"));
         }
-        Resource::Profile(_) if name == "projectcalico-default-allow" => {
+        Resource::Profile(_) if name == crate::convert::DEFAULT_ALLOW => {
             c.fail(
                 "metadata.name",
                 name,

@@ -42,7 +42,7 @@ pub(super) fn tier(c: &mut Check, r: &Tier) {
             continue;
         }
         if !r.spec.default_action.is_empty() && r.spec.default_action != *action {
-            let reason = format!("default action of the {name} tier must be {action}");
+            let reason = format!("The '{name}' tier must have default action '{action}'");
             c.fail("spec.defaultAction", &r.spec.default_action, reason);
         }
         let given = r.spec.order.map_or(model::Tier::DEFAULT_ORDER, |o| o.0);
@@ -51,7 +51,7 @@ pub(super) fn tier(c: &mut Check, r: &Tier) {
             c.fail(
                 "spec.order",
                 given,
-                format!("order of the {name} tier must be {order}"),
+                format!("{name} tier order must be {order}"),
             );
         }
     }

@@ -214,15 +214,15 @@ fn services(c: &mut Check, at: &str, e: &EntityRule, ingress: bool, fits: bool, 
         (!e.namespace_selector.is_empty(), "NamespaceSelector"),
         (!e.nets.is_empty() || !e.not_nets.is_empty(), "Nets/NotNets"),
         (e.service_accounts.is_some(), "ServiceAccounts"),
-        (
-            destination && (!e.ports.is_empty() || !e.not_ports.is_empty()),
-            "Ports/NotPorts",
-        ),
     ] {
         if set {
             let reason = format!("cannot specify {what} and Services on the same rule");
             c.fail(&at_services, &s.name, reason);
         }
+    }
+    if destination && (!e.ports.is_empty() || !e.not_ports.is_empty()) {
+        let reason = "ports and notPorts cannot be specified with services";
+        c.fail(&at_services, &s.name, reason);
     }
     if !fits {
         let where_ = if ingress {

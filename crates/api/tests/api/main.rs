@@ -1,12 +1,15 @@
 //! The crate through its public face: documents in, resources, texts, errors and model out.
 
+mod convert_cluster_policies;
 mod convert_objects;
 mod convert_pods;
 mod convert_policies;
+mod convert_services_and_bgp;
 mod documents;
 mod printing;
 mod robustness;
 mod validation;
+mod validation_kinds;
 
 use api::{Resource, ResourceKind};
 

@@ -138,7 +138,132 @@ const LEGAL: &[&str] = &[
     r#"{"apiVersion":"projectcalico.org/v3","kind":"NetworkSet","metadata":{"name":"a","namespace":"n"},"spec":{"nets":["10.0.0.0/8","fd00::1"]}}"#,
     r#"{"apiVersion":"projectcalico.org/v3","kind":"FelixConfiguration","metadata":{"name":"gpu","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"nodeSelector":"has(a)","vxlanMTU":1400,"reportingInterval":"1m","failsafeInboundHostPorts":[{"protocol":"tcp","port":22,"net":"10.0.0.0/8"}],"routeTableRanges":[{"min":1,"max":2}],"bpfEnabled":false,"iptablesBackend":"NFT"}}"#,
     r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"a","namespace":"n"},"spec":{"podSelector":{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"k","operator":"In","values":["v"]}]},"policyTypes":["Ingress"],"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}},{"namespaceSelector":{}}],"ports":[{"port":80,"endPort":90,"protocol":"TCP"},{"port":"http"}]}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"StagedNetworkPolicy","metadata":{"name":"a","namespace":"n"},"spec":{"stagedAction":"Learn","tier":"default","order":2,"selector":"has(a)","ingress":[{"action":"Allow","source":{"services":{"name":"s"}}}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"StagedGlobalNetworkPolicy","metadata":{"name":"a"},"spec":{"stagedAction":"Set","doNotTrack":true,"applyOnForward":true,"egress":[{"action":"Deny","protocol":17,"destination":{"notPorts":["a","1:2"]}}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"StagedKubernetesNetworkPolicy","metadata":{"name":"a","namespace":"n"},"spec":{"stagedAction":"Ignore","podSelector":{"matchLabels":{"a":"b"}},"policyTypes":["Egress"],"egress":[{"to":[{"podSelector":{}}],"ports":[{"port":"http"}]}]}}"#,
+    r#"{"apiVersion":"policy.networking.k8s.io/v1alpha2","kind":"ClusterNetworkPolicy","metadata":{"name":"a"},"spec":{"tier":"Admin","priority":5,"subject":{"pods":{"namespaceSelector":{"matchLabels":{"a":"b"}},"podSelector":{}}},"ingress":[{"name":"x","action":"Deny","from":[{"namespaces":{"matchExpressions":[{"key":"k","operator":"NotIn","values":["v"]}]}}],"protocols":[{"tcp":{"destinationPort":{"range":{"start":1,"end":9}}}},{"destinationNamedPort":"web"}]}],"egress":[{"action":"Accept","to":[{"nodes":{}},{"networks":["10.0.0.0/8"]},{"domainNames":["*.example.org"]}],"protocols":[{"udp":{"destinationPort":{"number":53}}}]}]}}"#,
+    r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","namespace":"n"},"spec":{"type":"NodePort","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"externalIPs":["192.0.2.1"],"ports":[{"name":"web","port":80,"targetPort":"http","nodePort":30000,"protocol":"TCP"}],"internalTrafficPolicy":"Local","selector":{"a":"b"}},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.2"}]}}}"#,
+    r#"{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","metadata":{"name":"a","namespace":"n","labels":{"kubernetes.io/service-name":"s"}},"addressType":"IPv6","endpoints":[{"addresses":["fd00::1"],"conditions":{"ready":true,"serving":true,"terminating":false},"nodeName":"n"}],"ports":[{"name":"web","port":80,"protocol":"TCP","appProtocol":"http"}]}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"BGPConfiguration","metadata":{"name":"default"},"spec":{"logSeverityScreen":"Info","nodeToNodeMeshEnabled":true,"asNumber":64512,"serviceLoadBalancerIPs":[{"cidr":"192.0.2.0/24"}],"communities":[{"name":"c","value":"1:2"}],"prefixAdvertisements":[{"cidr":"10.0.0.0/8","communities":["c","1:2:3"]}],"listenPort":179,"nodeMeshPassword":{"secretKeyRef":{"name":"s","key":"k"}},"nodeMeshMaxRestartTime":"2m","bindMode":"NodeIP","ignoredInterfaces":["eth*"],"localWorkloadPeeringIPV6":"fe80::1","programClusterRoutes":"Enabled","ipv6NormalRoutePriority":5}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"BGPPeer","metadata":{"name":"a"},"spec":{"node":"n","peerIP":"10.0.0.1:179","asNumber":64512,"localASNumber":5,"nextHopMode":"Keep","password":{"secretKeyRef":{"name":"s","key":"k"}},"sourceAddress":"None","maxRestartTime":"1m","keepaliveTime":"5s","numAllowedLocalASNumbers":1,"ttlSecurity":2,"reachableBy":"10.0.0.2","filters":["f"],"reversePeering":"Manual"}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"BGPFilter","metadata":{"name":"a"},"spec":{"exportV4":[{"cidr":"10.0.0.0/8","matchOperator":"In","prefixLength":{"min":8,"max":24},"source":"RemotePeers","interface":"eth*","peerType":"eBGP","communities":{"values":["1:2"]},"asPathPrefix":[1],"priority":5,"action":"Accept","operations":[{"addCommunity":{"value":"1:2:3"}},{"prependASPath":{"prefix":[1]}},{"setPriority":{"value":7}}]}],"importV6":[{"cidr":"fd00::/8","matchOperator":"Equal","action":"Reject"}]}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"KubeControllersConfiguration","metadata":{"name":"default"},"spec":{"logSeverityScreen":"Info","healthChecks":"Enabled","etcdV3CompactionPeriod":"10m","prometheusMetricsPort":9094,"controllers":{"node":{"reconcilerPeriod":"5m","syncLabels":"Enabled","leakGracePeriod":"15m","hostEndpoint":{"autoCreate":"Enabled","createDefaultHostEndpoint":"Disabled","templates":[{"generateName":"t","interfaceCIDRs":["10.0.0.0/8"],"interfacePattern":"eth.*","labels":{"a":"b"},"nodeSelector":"all()"}]}},"policy":{"reconcilerPeriod":"5m"},"loadBalancer":{"assignIPs":"AllServices"},"migration":{"policyNameMigrator":"Enabled"}}},"status":{"environmentVars":{"A":"b"}}}"#,
+    r#"{"apiVersion":"projectcalico.org/v3","kind":"CalicoNodeStatus","metadata":{"name":"a"},"spec":{"node":"n","classes":["Agent","BGP"],"updatePeriodSeconds":10},"status":{"lastUpdated":null,"agent":{"birdV4":{"state":"Ready","routerID":"1.1.1.1"},"birdV6":{}},"bgp":{"numberEstablishedV4":1,"numberNotEstablishedV4":0,"numberEstablishedV6":0,"numberNotEstablishedV6":0,"peersV4":[{"peerIP":"10.0.0.1","type":"NodeMesh","state":"Established","since":"x"}]},"routes":{"routesV4":[{"type":"FIB","destination":"10.0.0.0/8","gateway":"10.0.0.1","interface":"eth0","learnedFrom":{"sourceType":"Kernel"}}]}}}"#,
 ];
+
+/// Every kind that users write is in [`LEGAL`], but for those that are hardly more than metadata.
+#[test]
+fn no_kind_is_forgotten() {
+    let of = |legal: &&str| crate::one(legal).kind();
+    let there: Vec<ResourceKind> = LEGAL.iter().map(of).collect();
+    let missing: Vec<_> = (ResourceKind::ALL.iter())
+        .filter(|k| !there.contains(k))
+        .collect();
+    use ResourceKind as K;
+    let plain = [
+        K::GlobalNetworkSet,
+        K::IpamConfiguration,
+        K::BlockAffinity,
+        K::IpamBlock,
+        K::IpamHandle,
+        K::ClusterInformation,
+        K::Namespace,
+        K::ServiceAccount,
+        K::Pod,
+        K::KubeNode,
+    ];
+    assert_eq!(missing, plain.iter().collect::<Vec<_>>());
+}
+
+/// A text with some bytes cut, doubled, swapped or replaced.
+fn damage(text: &str, at: usize, length: usize, how: u8, with: &str) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    let at = at % chars.len();
+    let end = (at + length).min(chars.len());
+    match how % 4 {
+        0 => drop(chars.drain(at..end)),
+        1 => {
+            let part: Vec<char> = chars[at..end].to_vec();
+            chars.splice(at..at, part);
+        }
+        2 => drop(chars.splice(at..end, with.chars())),
+        _ => chars.swap(at, (at * 7 + length) % text.chars().count()),
+    }
+    chars.into_iter().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(768))]
+
+    /// Damaged files, as JSON and as YAML: each is answered for, and what is left of them is used.
+    #[test]
+    fn damaged_documents_are_answered(
+        legal in prop::sample::select(LEGAL), yaml in any::<bool>(),
+        blows in prop::collection::vec((any::<usize>(), 0usize..40, any::<u8>(), prop::sample::select(vec![
+            "", "\n", " ", "{", "}", "[", "]", ":", "-", "\"", "'", "&a", "*a", "|", "999999999999999999999", "-1", "null", "\u{0}", "é", "((((",
+        ])), 1..6),
+    ) {
+        let mut text = legal.to_owned();
+        if yaml {
+            text = api::to_yaml(&crate::one(legal));
+        }
+        for (at, length, how, with) in blows {
+            text = damage(&text, at, length, how, with);
+            if text.is_empty() {
+                break;
+            }
+        }
+        for (r, _) in parse_documents(&text, "f").into_iter().flatten() {
+            use_it(r);
+        }
+    }
+
+    /// Whatever is in the place of a selector is read or refused at a column inside it.
+    #[test]
+    fn any_selector_is_answered(parts in prop::collection::vec(prop::sample::select(vec![
+        "a", "==", "!=", "'b'", "\"c\"", "in", "not in", "{", "}", ",", "(", ")", "!", "&&", "||", "has(", "all()", "global()", " ", "\t", "é", "contains", "starts with", "'",
+    ]), 0..40)) {
+        let text = parts.concat();
+        match model::Selector::parse(&text) {
+            Ok(s) => prop_assert_eq!(model::Selector::parse(s.as_str()), Ok(s)),
+            Err(e) => prop_assert!(e.column >= 1 && e.column <= text.chars().count() + 1, "{}", e),
+        }
+    }
+}
+
+/// However deep or long, an answer comes soon, and never by running out of stack.
+#[test]
+fn deep_and_long_inputs_end() {
+    let deep = 100_000;
+    for text in [
+        "(".repeat(deep),
+        format!("{}all(){}", "(".repeat(deep), ")".repeat(deep)),
+        format!("{}all()", "!".repeat(deep)),
+        format!("a in {{{}", "'x',".repeat(deep)),
+        vec!["has(a)"; deep].join(" && "),
+        vec!["(has(a) || !b == 'c')"; deep / 10].join(" && "),
+    ] {
+        let _ = model::Selector::parse(&text);
+        let spec = json!({"selector": text, "ingress": [{"action": "Allow", "source": {"selector": text}}]});
+        let doc = json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": {"name": "a"}, "spec": spec});
+        for (r, _) in parse_documents(&doc.to_string(), "f").into_iter().flatten() {
+            use_it(r);
+        }
+    }
+    for text in [
+        "[".repeat(deep),
+        "{\"a\":".repeat(deep),
+        "- ".repeat(deep),
+        "a: &a [*a, *a]\n".repeat(1000),
+        format!("a: {}", "[".repeat(deep)),
+    ] {
+        let _ = parse_documents(&text, "f");
+        let key = api::key(ResourceKind::Pod, Some("n"), "x");
+        let _ = updates_for_key(&key, Some(text.as_bytes()));
+        let key = api::key(ResourceKind::IpPool, None, "x");
+        let _ = updates_for_key(&key, Some(text.as_bytes()));
+    }
+}
 
 /// Replaces the `n`th value of an object, counted depth first; what is left of `n` when there are fewer.
 fn replace(v: &mut Value, n: usize, with: &Value) -> Option<usize> {

@@ -384,7 +384,7 @@ fn services() {
         "metadata: {name: p, namespace: n}\nspec: {egress: [{action: Allow, source: {services: {name: s}}}, {action: Allow, protocol: TCP, destination: {services: {name: s}, ports: [1]}}]}",
         &[
             "spec.egress[0].source.services (not allowed in egress rule source)",
-            "spec.egress[1].destination.services (cannot specify Ports/NotPorts and Services on the same rule)",
+            "spec.egress[1].destination.services (ports and notPorts cannot be specified with services)",
         ],
     );
 }
