@@ -9,6 +9,7 @@ mod check;
 mod codec;
 mod error;
 mod pods;
+mod profiles;
 
 pub use error::ClientError;
 
@@ -72,15 +73,15 @@ impl Client {
         }
         let derived = match kind {
             ResourceKind::WorkloadEndpoint => self.pod_endpoint(namespace, name).await?,
-            ResourceKind::Profile => Some(api::default_allow_profile().into())
-                .filter(|p: &Resource| p.meta().name == name),
+            ResourceKind::Profile => self.derived_profile(name).await?,
             _ => None,
         };
         derived.ok_or_else(|| ClientError::not_found(kind, namespace, name))
     }
 
-    /// All of a kind, or those of one namespace. Workload endpoints are those that are
-    /// stored and those that pods are; the profile that is built in is listed too.
+    /// All of a kind, or those of one namespace. Workload endpoints are those that are stored and
+    /// those that pods are; profiles those that are stored, those that namespaces and service
+    /// accounts are, and the one that is built in.
     ///
     /// # Errors
     /// The store's. What cannot be read is in the listing, by name.
@@ -92,7 +93,7 @@ impl Client {
         let mut listed = self.list_stored(kind, namespace).await?;
         match kind {
             ResourceKind::WorkloadEndpoint => self.pod_endpoints(namespace, &mut listed).await?,
-            ResourceKind::Profile => listed.resources.push(api::default_allow_profile().into()),
+            ResourceKind::Profile => self.derived_profiles(&mut listed).await?,
             _ => return Ok(listed),
         }
         let place = |r: &Resource| (r.meta().namespace.clone(), r.meta().name.clone());

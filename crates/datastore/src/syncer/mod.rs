@@ -10,6 +10,7 @@ mod known;
 mod nodes;
 
 use crate::{Entry, Event, Pages, Revision, Store, StoreError, Watch};
+use api::Conversion;
 use known::Known;
 use model::Update;
 use nodes::Nodes;
@@ -92,6 +93,9 @@ pub struct Syncer {
     known: Known,
     nodes: Nodes,
     queue: VecDeque<SyncEvent>,
+    /// What nobody stores, until it is told with the first page of a snapshot.
+    built_in: Vec<Update>,
+    conversion: Conversion,
     /// The state that was told last was complete and in reach.
     in_sync: bool,
     failures: u32,
@@ -115,11 +119,20 @@ impl Syncer {
             known: Known::default(),
             nodes: Nodes::default(),
             queue: VecDeque::new(),
+            built_in: api::builtin_updates(),
+            conversion: Conversion::default(),
             in_sync: false,
             failures: 0,
             retry_at: None,
             lost: None,
         }
+    }
+
+    /// Converts objects so; to be said before the first [`Syncer::next`].
+    #[must_use]
+    pub fn converting(mut self, conversion: Conversion) -> Self {
+        self.conversion = conversion;
+        self
     }
 
     /// What is known of the store: an estimate of the memory for it, in bytes.
@@ -257,7 +270,7 @@ impl Syncer {
     /// One entry: what it means, less what it meant before.
     fn take(&mut self, key: &str, value: Option<&[u8]>, batch: &mut Batch) {
         let converted = match value {
-            Some(v) => api::updates_for_key(key, Some(v)),
+            Some(v) => self.conversion.updates_for_key(key, Some(v)),
             None => Ok(Vec::new()),
         };
         let (updates, error) = match converted {
@@ -286,7 +299,8 @@ impl Syncer {
         }
     }
 
-    fn tell(&mut self, batch: Batch) {
+    fn tell(&mut self, mut batch: Batch) {
+        batch.updates.append(&mut self.built_in);
         self.queue.extend(batch.news);
         if !batch.updates.is_empty() {
             self.queue.push_back(SyncEvent::Updates(batch.updates));
