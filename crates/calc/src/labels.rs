@@ -8,16 +8,19 @@
 //! Never: knows what has the labels, or what the selectors are for.
 
 mod probe;
+mod test;
 #[cfg(test)]
 mod tests;
 
 use crate::interner::{Interner, Word};
 use crate::slab::Slab;
-use model::{LabelSource, Labels, ProfileId, Selector};
+use model::{Labels, ProfileId, Selector};
 use probe::Probe;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use test::Test;
 
 /// A distinct combination of own labels and profiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,13 +58,16 @@ struct LabelSet {
 
 #[derive(Debug)]
 struct Registered {
-    selector: Selector,
+    /// The canonical text.
+    text: Word,
+    test: Test,
     refs: u32,
-    /// One of these holds for whatever the selector matches.
-    probes: Vec<Probe>,
-    /// Every label that it speaks of.
-    mentions: Vec<Word>,
+    /// One of these holds for whatever the selector matches. Their words are the test's.
+    probes: SmallVec<[Probe; 1]>,
 }
+
+/// Selectors by number; mostly one.
+type Ids = SmallVec<[SelectorId; 2]>;
 
 /// Label sets, profiles' labels and selectors, and what matches what.
 #[derive(Debug, Default)]
@@ -74,34 +80,14 @@ pub(crate) struct Index {
     profiles: FxHashMap<Word, Pairs>,
     profiles_by_pair: BTreeSet<(Word, Word, Word)>,
     selectors: Slab<Registered>,
-    by_selector: FxHashMap<Selector, SelectorId>,
-    by_probe: FxHashMap<Probe, Vec<SelectorId>>,
-    by_mention: FxHashMap<Word, Vec<SelectorId>>,
-}
-
-/// A label set as selectors see it.
-struct View<'a> {
-    words: &'a Interner,
-    profiles: &'a FxHashMap<Word, Pairs>,
-    content: &'a Content,
+    by_text: FxHashMap<Word, SelectorId>,
+    by_probe: FxHashMap<Probe, Ids>,
+    by_mention: FxHashMap<Word, Ids>,
 }
 
 fn value(pairs: &[(Word, Word)], key: Word) -> Option<Word> {
     let i = pairs.binary_search_by_key(&key, |(k, _)| *k).ok()?;
     Some(pairs[i].1)
-}
-
-impl LabelSource for View<'_> {
-    fn label(&self, key: &str) -> Option<&str> {
-        let key = self.words.find(key)?;
-        let word = value(&self.content.own, key).or_else(|| {
-            let parents = self.content.parents.iter();
-            parents
-                .filter_map(|p| self.profiles.get(p))
-                .find_map(|pairs| value(pairs, key))
-        })?;
-        Some(self.words.text(word))
-    }
 }
 
 fn pairs(words: &mut Interner, labels: &Labels) -> Pairs {
@@ -195,12 +181,16 @@ impl Index {
         self.sets.get(id.0).map_or(&[], |s| &s.matches)
     }
 
-    fn view<'a>(&'a self, content: &'a Content) -> View<'a> {
-        View {
-            words: &self.words,
-            profiles: &self.profiles,
-            content,
-        }
+    /// Whether a selector holds of own labels and what they inherit.
+    fn holds(&self, test: &Test, content: &Content) -> bool {
+        test.holds(&self.words, &|key| {
+            value(&content.own, key).or_else(|| {
+                let parents = content.parents.iter();
+                parents
+                    .filter_map(|p| self.profiles.get(p))
+                    .find_map(|pairs| value(pairs, key))
+            })
+        })
     }
 
     fn evaluate_new(&self, content: &Content) -> Vec<SelectorId> {
@@ -214,11 +204,9 @@ impl Index {
         candidates.extend(self.by_probe.get(&Probe::Any).into_iter().flatten());
         candidates.sort_unstable();
         candidates.dedup();
-        let view = self.view(content);
         candidates.retain(|s| {
-            self.selectors
-                .get(s.0)
-                .is_some_and(|r| r.selector.matches(&view))
+            let registered = self.selectors.get(s.0);
+            registered.is_some_and(|r| self.holds(&r.test, content))
         });
         candidates.shrink_to_fit();
         candidates
@@ -235,16 +223,27 @@ impl Index {
         for (k, v) in &new {
             self.profiles_by_pair.insert((*k, *v, name));
         }
-        let changed_keys = old
+        let lost = old
             .iter()
-            .filter(|(k, v)| value(&new, *k) != Some(*v))
-            .chain(new.iter().filter(|(k, _)| value(&old, *k).is_none()))
-            .map(|(k, _)| k);
-        let mut affected: Vec<SelectorId> = changed_keys
-            .filter_map(|k| self.by_mention.get(k))
-            .flatten()
-            .copied()
-            .collect();
+            .map(|(k, v)| (*k, Some(*v), value(&new, *k)))
+            .filter(|(_, before, after)| before != after);
+        let gained = new
+            .iter()
+            .map(|(k, v)| (*k, value(&old, *k), Some(*v)))
+            .filter(|(_, before, _)| before.is_none());
+        let mut affected: Vec<SelectorId> = Vec::new();
+        for (k, before, after) in lost.chain(gained) {
+            let feels = |id: &&SelectorId| {
+                let registered = self.selectors.get(id.0);
+                registered.is_some_and(|r| match (before, after) {
+                    (Some(before), Some(after)) => r.test.feels(&self.words, k, before, after),
+                    // Where this profile says nothing, others may.
+                    _ => true,
+                })
+            };
+            let speak = self.by_mention.get(&k).into_iter().flatten();
+            affected.extend(speak.filter(feels));
+        }
         affected.sort_unstable();
         affected.dedup();
         // A profile with labels holds its name and its words; one without holds nothing.
@@ -276,7 +275,7 @@ impl Index {
                 let Some(registered) = self.selectors.get(selector.0) else {
                     continue;
                 };
-                let matches = registered.selector.matches(&self.view(&content));
+                let matches = self.holds(&registered.test, &content);
                 if self.note(set, selector, matches) {
                     out.push(Change {
                         set,
@@ -312,37 +311,37 @@ impl Index {
     /// The number of a selector, with one more reference to it. What it matches is known
     /// at once.
     pub(crate) fn acquire_selector(&mut self, selector: &Selector) -> SelectorId {
-        if let Some(&id) = self.by_selector.get(selector) {
+        let known = self.words.find(selector.as_str());
+        if let Some(&id) = known.and_then(|text| self.by_text.get(&text)) {
             if let Some(r) = self.selectors.get_mut(id.0) {
                 r.refs += 1;
             }
             return id;
         }
+        let test = Test::new(&mut self.words, selector.expr());
         let probes = probe::choose(self, selector.expr());
-        let mut mentions = Vec::new();
-        probe::mentions(selector.expr(), &mut |l| {
-            mentions.push(self.words.acquire(l))
-        });
+        let text = self.words.acquire(selector.as_str());
+        let labels = test.labels();
+        let plausible = self.plausible(&probes);
         let id = SelectorId(self.selectors.insert(Registered {
-            selector: selector.clone(),
+            text,
+            test,
             refs: 1,
             probes: probes.clone(),
-            mentions: mentions.clone(),
         }));
-        self.by_selector.insert(selector.clone(), id);
-        for probe in &probes {
-            self.by_probe.entry(*probe).or_default().push(id);
+        self.by_text.insert(text, id);
+        for probe in probes {
+            self.by_probe.entry(probe).or_default().push(id);
         }
-        mentions.sort_unstable();
-        mentions.dedup();
-        for word in &mentions {
-            self.by_mention.entry(*word).or_default().push(id);
+        for word in labels {
+            self.by_mention.entry(word).or_default().push(id);
         }
-        for set in self.plausible(&probes) {
-            let Some(content) = self.sets.get(set.0).map(|s| s.content.clone()) else {
-                continue;
-            };
-            if selector.matches(&self.view(&content)) {
+        for set in plausible {
+            let matches = self.sets.get(set.0).is_some_and(|s| {
+                let registered = self.selectors.get(id.0);
+                registered.is_some_and(|r| self.holds(&r.test, &s.content))
+            });
+            if matches {
                 self.note(set, id, true);
             }
         }
@@ -364,17 +363,15 @@ impl Index {
         let Some(r) = self.selectors.remove(id.0) else {
             return;
         };
-        self.by_selector.remove(&r.selector);
+        self.by_text.remove(&r.text);
+        self.words.release(r.text);
         for probe in &r.probes {
             forget(&mut self.by_probe, *probe, id);
-            for word in probe.words() {
-                self.words.release(word);
-            }
         }
-        for word in &r.mentions {
-            forget(&mut self.by_mention, *word, id);
-            self.words.release(*word);
+        for word in r.test.labels() {
+            forget(&mut self.by_mention, word, id);
         }
+        r.test.release(&mut self.words);
     }
 
     /// The label sets that a selector matches, in order.
@@ -429,11 +426,7 @@ impl Index {
 }
 
 /// Takes a selector off the list of a key.
-fn forget<K: Eq + std::hash::Hash>(
-    map: &mut FxHashMap<K, Vec<SelectorId>>,
-    key: K,
-    id: SelectorId,
-) {
+fn forget<K: Eq + std::hash::Hash>(map: &mut FxHashMap<K, Ids>, key: K, id: SelectorId) {
     if let std::collections::hash_map::Entry::Occupied(mut e) = map.entry(key) {
         if let Some(i) = e.get().iter().position(|s| *s == id) {
             e.get_mut().swap_remove(i);

@@ -20,6 +20,7 @@ mod routes;
 mod rules;
 mod set;
 mod slab;
+mod stored;
 mod workloads;
 
 use desired::Delta;

@@ -11,6 +11,7 @@
 use crate::labels::{Index, LabelSetId, SelectorId};
 use crate::members::{Members, SetIndex};
 use crate::rules::Compiler;
+use crate::stored::{Shelf, Stored};
 use desired::{Delta, PolicyRules, ProfileRules, TierPolicies};
 use model::{Action, Labels, Policy, PolicyKey, Profile, ProfileId, Tier, TierAction};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -36,7 +37,6 @@ pub(crate) enum Hook {
 struct Rank {
     tier: Arc<str>,
     order: f64,
-    tie: Box<str>,
     key: PolicyKey,
     ingress: bool,
     egress: bool,
@@ -49,7 +49,6 @@ impl Rank {
     fn new(key: &PolicyKey, policy: &Policy) -> Self {
         Self {
             order: order(policy.order, f64::INFINITY),
-            tie: key.tie_break().into(),
             key: key.clone(),
             tier: policy.tier.clone(),
             ingress: policy.applies_ingress,
@@ -87,8 +86,22 @@ impl Rank {
             self.tier.cmp(&other.tier)
         };
         tier.then_with(|| self.order.total_cmp(&other.order))
-            .then_with(|| self.tie.cmp(&other.tie))
+            .then_with(|| tie_break(&self.key, &other.key))
     }
+}
+
+/// Compares as [`PolicyKey::tie_break`]'s texts do, mostly without writing them.
+fn tie_break(a: &PolicyKey, b: &PolicyKey) -> Ordering {
+    let shorter = a.name.len().min(b.name.len());
+    let (x, y) = (a.name.as_bytes(), b.name.as_bytes());
+    let names = x[..shorter].cmp(&y[..shorter]);
+    names.then_with(|| {
+        if a == b {
+            Ordering::Equal
+        } else {
+            a.tie_break().cmp(&b.tie_break())
+        }
+    })
 }
 
 /// An order that sorts totally: one zero, and what is no number sorts as if unstated.
@@ -121,9 +134,12 @@ fn predefined(name: &str) -> Option<Tier> {
 
 #[derive(Debug)]
 struct PolicyState {
-    policy: Policy,
     selector: SelectorId,
     rank: Arc<Rank>,
+    on_every_node: bool,
+    /// Empty in directions that it does not govern: they would never be met.
+    ingress: Stored,
+    egress: Stored,
 }
 
 /// The policies of a selector.
@@ -148,7 +164,8 @@ pub(crate) struct Resolved(FxHashMap<Box<[SelectorId]>, Vec<TierPolicies>>);
 
 #[derive(Debug, Default)]
 struct ProfileState {
-    profile: Option<Arc<Profile>>,
+    /// Towards endpoints, and from them.
+    rules: Option<(Stored, Stored)>,
     /// Local endpoints that list it.
     users: usize,
 }
@@ -157,6 +174,7 @@ struct ProfileState {
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     index: Index,
+    shelf: Shelf,
     policies: BTreeMap<PolicyKey, PolicyState>,
     applied: FxHashMap<SelectorId, Applied>,
     tiers: FxHashMap<Arc<str>, Tier>,
@@ -179,39 +197,51 @@ impl Policies {
         let Some(policy) = policy else {
             if let Some(old) = self.policies.remove(&key) {
                 self.detach(&old);
-                self.index.release_selector(old.selector);
+                self.forget(old);
                 self.dirty_policies.insert(key);
             }
             return;
         };
-        let known = self.policies.get(&key);
-        if known.is_some_and(|o| o.policy == policy) {
-            return;
-        }
-        let old = self.policies.remove(&key);
-        self.dirty_policies.insert(key.clone());
-        // Acquired before the old one is released, so that an equal selector is kept.
-        let selector = self.index.acquire_selector(&policy.selector);
+        // All is acquired before the old one gives back, so that what is equal stays.
         let mut rank = Arc::new(Rank::new(&key, &policy));
-        match old {
+        let selector = self.index.acquire_selector(&policy.selector);
+        let mut store = |governs, rules| self.shelf.put(if governs { rules } else { Vec::new() });
+        let mut new = PolicyState {
+            selector,
+            rank: rank.clone(),
+            on_every_node: policy.on_every_node,
+            ingress: store(policy.applies_ingress, policy.ingress),
+            egress: store(policy.applies_egress, policy.egress),
+        };
+        match self.policies.remove(&key) {
             Some(old) if old.selector == selector && old.rank == rank => {
-                rank = old.rank;
-                self.index.release_selector(selector);
+                rank = old.rank.clone();
+                if old.on_every_node != new.on_every_node
+                    || !Arc::ptr_eq(&old.ingress, &new.ingress)
+                    || !Arc::ptr_eq(&old.egress, &new.egress)
+                {
+                    self.dirty_policies.insert(key.clone());
+                }
+                new.rank = rank;
+                self.forget(old);
             }
             old => {
+                self.dirty_policies.insert(key.clone());
                 self.attach(selector, &rank);
                 if let Some(old) = old {
                     self.detach(&old);
-                    self.index.release_selector(old.selector);
+                    self.forget(old);
                 }
             }
         }
-        let new = PolicyState {
-            policy,
-            selector,
-            rank,
-        };
         self.policies.insert(key, new);
+    }
+
+    /// Gives back what a policy held.
+    fn forget(&mut self, state: PolicyState) {
+        self.index.release_selector(state.selector);
+        self.shelf.give_back(state.ingress);
+        self.shelf.give_back(state.egress);
     }
 
     /// Puts a policy among those of its selector.
@@ -286,18 +316,17 @@ impl Policies {
         for c in self.index.set_profile(id, labels) {
             self.match_changed(c.set, c.selector, c.matches);
         }
+        let new = profile.map(|p| (self.shelf.put(p.ingress), self.shelf.put(p.egress)));
         let state = self.profiles.entry(id.clone()).or_default();
-        state.profile = profile.map(|p| {
-            // The labels are the index's now.
-            Arc::new(Profile {
-                labels: Labels::default(),
-                ..p
-            })
-        });
+        let old = std::mem::replace(&mut state.rules, new);
         if state.users > 0 {
             self.dirty_profiles.insert(id.clone());
-        } else if state.profile.is_none() {
+        } else if state.rules.is_none() {
             self.profiles.remove(id);
+        }
+        if let Some((ingress, egress)) = old {
+            self.shelf.give_back(ingress);
+            self.shelf.give_back(egress);
         }
     }
 
@@ -336,7 +365,7 @@ impl Policies {
             state.users -= 1;
             if state.users == 0 {
                 self.dirty_profiles.insert(p.clone());
-                if state.profile.is_none() {
+                if state.rules.is_none() {
                     self.profiles.remove(p);
                 }
             }
@@ -401,10 +430,10 @@ impl Policies {
         for key in std::mem::take(&mut self.dirty_policies) {
             let used = |s: &PolicyState| {
                 let applied = self.applied.get(&s.selector);
-                applied.is_some_and(|a| a.users > 0) || s.policy.on_every_node
+                applied.is_some_and(|a| a.users > 0) || s.on_every_node
             };
             let needed = self.policies.get(&key).filter(|s| used(s));
-            let rules = needed.map(|s| compile_policy(&s.policy, members));
+            let rules = needed.map(|s| compile_policy(s, &self.shelf, members));
             let change = replace(&mut self.active_policies, &key, rules, members);
             if let Some(change) = change {
                 delta.policies.insert(key, change);
@@ -412,7 +441,7 @@ impl Policies {
         }
         for id in std::mem::take(&mut self.dirty_profiles) {
             let needed = self.profiles.get(&id).filter(|s| s.users > 0);
-            let rules = needed.map(|s| compile_profile(&id, s.profile.as_deref(), members));
+            let rules = needed.map(|s| compile_profile(&id, s, &self.shelf, members));
             let change = replace(&mut self.active_profiles, &id, rules, members);
             if let Some(change) = change {
                 delta.profiles.insert(id, change);
@@ -421,17 +450,16 @@ impl Policies {
     }
 }
 
-/// The rules of the directions that the policy governs; the others would never be met.
-fn compile_policy(policy: &Policy, members: &mut Members) -> (PolicyRules, Compiler) {
+fn compile_policy(
+    state: &PolicyState,
+    shelf: &Shelf,
+    members: &mut Members,
+) -> (PolicyRules, Compiler) {
     let mut compiler = Compiler::default();
-    let mut rules = |governs: bool, rules: &[model::Rule]| {
-        let rules = if governs { rules } else { &[] };
-        compiler.rules(rules, members)
-    };
     let rules = PolicyRules {
-        tier: policy.tier.clone(),
-        ingress: rules(policy.applies_ingress, &policy.ingress),
-        egress: rules(policy.applies_egress, &policy.egress),
+        tier: state.rank.tier.clone(),
+        ingress: compiler.rules(&shelf.take(&state.ingress), members),
+        egress: compiler.rules(&shelf.take(&state.egress), members),
     };
     (rules, compiler)
 }
@@ -443,19 +471,22 @@ const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 /// with means what it says even where nobody wrote it down.
 fn compile_profile(
     id: &str,
-    profile: Option<&Profile>,
+    state: &ProfileState,
+    shelf: &Shelf,
     members: &mut Members,
 ) -> (ProfileRules, Compiler) {
     let mut compiler = Compiler::default();
-    let allow = [model::Rule::any(Action::Allow)];
-    let (ingress, egress): (&[model::Rule], &[model::Rule]) = match profile {
-        Some(p) => (&p.ingress, &p.egress),
-        None if id == DEFAULT_ALLOW => (&allow, &allow),
-        None => (&[], &[]),
+    let (ingress, egress) = match &state.rules {
+        Some((ingress, egress)) => (shelf.take(ingress), shelf.take(egress)),
+        None if id == DEFAULT_ALLOW => {
+            let allow = vec![model::Rule::any(Action::Allow)];
+            (allow.clone(), allow)
+        }
+        None => (Vec::new(), Vec::new()),
     };
     let rules = ProfileRules {
-        ingress: compiler.rules(ingress, members),
-        egress: compiler.rules(egress, members),
+        ingress: compiler.rules(&ingress, members),
+        egress: compiler.rules(&egress, members),
     };
     (rules, compiler)
 }

@@ -7,7 +7,8 @@
 
 use super::Index;
 use crate::interner::Word;
-use model::selector::{Expr, NAMESPACE_LABEL};
+use model::selector::Expr;
+use smallvec::SmallVec;
 
 /// A property of a label set, own or inherited labels alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,17 +19,6 @@ pub(super) enum Probe {
     Key(Word),
     /// Nothing is known.
     Any,
-}
-
-impl Probe {
-    pub(super) fn words(self) -> impl Iterator<Item = Word> {
-        let (a, b) = match self {
-            Self::Pair(k, v) => (Some(k), Some(v)),
-            Self::Key(k) => (Some(k), None),
-            Self::Any => (None, None),
-        };
-        a.into_iter().chain(b)
-    }
 }
 
 /// The same in the selector's own words.
@@ -42,20 +32,20 @@ enum Spelled<'a> {
 /// How far label sets are counted: beyond this a probe is simply bad.
 const ENOUGH: usize = 256;
 
-/// Probes for an expression, with a reference to each word in them.
-pub(super) fn choose(index: &mut Index, expr: &Expr) -> Vec<Probe> {
+/// Probes for an expression whose words are all known.
+pub(super) fn choose(index: &Index, expr: &Expr) -> SmallVec<[Probe; 1]> {
     let (_, spelled) = plan(index, expr);
-    let words = &mut index.words;
-    let mut out: Vec<Probe> = Vec::with_capacity(spelled.len());
+    let word = |text| index.words.find(text);
+    let mut out: SmallVec<[Probe; 1]> = SmallVec::new();
     for s in spelled {
         let probe = match s {
-            Spelled::Pair(k, v) => Probe::Pair(words.acquire(k), words.acquire(v)),
-            Spelled::Key(k) => Probe::Key(words.acquire(k)),
-            Spelled::Any => Probe::Any,
+            Spelled::Pair(k, v) => word(k).and_then(|k| Some(Probe::Pair(k, word(v)?))),
+            Spelled::Key(k) => word(k).map(Probe::Key),
+            Spelled::Any => None,
         };
-        if out.contains(&probe) {
-            probe.words().for_each(|w| words.release(w));
-        } else {
+        // Without a word nothing is known, which is always right.
+        let probe = probe.unwrap_or(Probe::Any);
+        if !out.contains(&probe) {
             out.push(probe);
         }
     }
@@ -113,24 +103,6 @@ fn cost(index: &Index, spelled: Spelled<'_>) -> usize {
     };
     let penalty = usize::from(matches!(spelled, Spelled::Key(_)));
     probe.map_or(0, |p| {
-        index.probed(p).take(ENOUGH).count() + index.by_probe.get(&p).map_or(0, Vec::len)
+        index.probed(p).take(ENOUGH).count() + index.by_probe.get(&p).map_or(0, SmallVec::len)
     }) + penalty
-}
-
-/// Every label that an expression speaks of, maybe repeated.
-pub(super) fn mentions(expr: &Expr, out: &mut impl FnMut(&str)) {
-    match expr {
-        Expr::Eq(l, _)
-        | Expr::Ne(l, _)
-        | Expr::In(l, _)
-        | Expr::NotIn(l, _)
-        | Expr::Contains(l, _)
-        | Expr::StartsWith(l, _)
-        | Expr::EndsWith(l, _)
-        | Expr::Has(l) => out(l),
-        Expr::Global => out(NAMESPACE_LABEL),
-        Expr::All => {}
-        Expr::Not(e) => mentions(e, out),
-        Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|p| mentions(p, out)),
-    }
 }

@@ -1,6 +1,7 @@
 //! The index against evaluating everything.
 
 use super::*;
+use model::LabelSource;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
