@@ -235,6 +235,8 @@ impl Renderer {
             || old.tunnels != new.tunnels
         {
             t.routes.extend(self.routes.keys().copied());
+            t.routes
+                .extend(self.floating.keys().map(|a| Cidr::host(*a)));
         }
         for f in Family::BOTH {
             if old.tunnel(f) != new.tunnel(f) || (first && new.tunnel(f).is_none()) {
@@ -303,6 +305,8 @@ impl Renderer {
             flush.extend(old.nets.iter().filter(|c| !kept(c)).map(|c| c.addr()));
             if let Some(claims) = self.claims.get_mut(&old.interface) {
                 claims.remove(key);
+                // Another may have its interface from now on.
+                t.features |= !claims.is_empty() && !self.special.is_empty();
                 if claims.is_empty() {
                     self.claims.remove(&old.interface);
                 }
@@ -311,7 +315,7 @@ impl Renderer {
         }
         let Some(w) = new else { return };
         let claims = self.claims.entry(w.interface).or_default();
-        // Another may have its interface from now on, or lose it.
+        // Another may lose its interface.
         t.features |= !claims.is_empty() && !self.special.is_empty();
         claims.insert(key.clone());
         t.interfaces.insert(w.interface);

@@ -6,7 +6,7 @@ mod support;
 use desired::*;
 use model::{Action, Icmp, TierAction};
 use net::{Cidr, Family, PortRange, Protocol};
-use nftables::{Element, Match, Ruleset, Statement, Verdict};
+use nftables::{Element, IfPattern, Match, Ruleset, Statement, Verdict};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use render::{Interface, Renderer, Route, TableEdit};
@@ -155,6 +155,17 @@ fn globals() -> impl Strategy<Value = Globals> {
                 g.nat.sources = vec![cidr("10.65.0.0/16")];
                 g.workload_route_metric = [512; 2];
             }
+            if spoof && host {
+                g.deny = DenyAction::Reject;
+                g.nodes = vec![cidr("192.0.2.0/24")];
+                g.service_cidrs = vec![cidr("10.96.0.0/12"), cidr("fd00:96::/112")];
+            }
+            if host != tunnel {
+                g.floating_ips = true;
+                g.nflog = spoof;
+                g.failsafe_in.clear();
+                g.dscp_exclude = vec![cidr("10.65.0.0/16")];
+            }
             if tunnel {
                 g.nat.exclude = vec![cidr("10.0.0.0/8")];
                 g.tunnels[0] = Some(Tunnel {
@@ -188,9 +199,53 @@ type Parts = (
     )>,
     (Members, Members),
     Vec<Option<usize>>,
+    Vec<HostParts>,
 );
 
-fn build((g, policies, pods, (a, b), routes): Parts) -> Desired {
+/// Kind of match, and policies of each hook.
+type HostParts = (
+    Option<usize>,
+    Vec<&'static str>,
+    Vec<&'static str>,
+    Vec<&'static str>,
+    Vec<&'static str>,
+    bool,
+);
+
+fn host((kind, own, forward, raw, dnat, pass): HostParts) -> Option<HostPolicy> {
+    let interface = match kind? {
+        0 => HostMatch::Any,
+        1 => HostMatch::Interface(iface("eth0")),
+        2 => HostMatch::Addresses(vec!["192.0.2.1".parse().expect("an address")]),
+        _ => HostMatch::Addresses(vec!["2001:db8::1".parse().expect("an address")]),
+    };
+    let action = if pass {
+        TierAction::Pass
+    } else {
+        TierAction::Deny
+    };
+    let tiers = |names: Vec<&str>, action| match names.as_slice() {
+        [] => vec![],
+        names => vec![tier("hosts", action, names)],
+    };
+    let mut pre_dnat = tiers(dnat, TierAction::Pass);
+    pre_dnat.iter_mut().for_each(|t| t.egress.clear());
+    Some(HostPolicy {
+        interface,
+        tiers: tiers(own, action),
+        forward: tiers(forward, action),
+        untracked: tiers(raw, TierAction::Pass),
+        pre_dnat,
+        profiles: if pass {
+            vec![Arc::from("kns.default")]
+        } else {
+            vec![]
+        },
+        dscp: pass.then_some(10),
+    })
+}
+
+fn build((g, policies, pods, (a, b), routes, hosts): Parts) -> Desired {
     let mut d = Desired {
         globals: Some(Arc::new(g)),
         ..Desired::default()
@@ -223,18 +278,35 @@ fn build((g, policies, pods, (a, b), routes): Parts) -> Desired {
         if sources {
             w.allowed_sources = vec![cidr("172.16.0.0/12")];
             w.profiles.push(Arc::from("kns.default"));
+            w.nats = vec![(
+                format!("10.65.0.{}", i + 2).parse().expect("an address"),
+                format!("203.0.113.{}", i / 2).parse().expect("an address"),
+            )];
+        }
+        if pass && sources {
+            w.qos.ingress_packets = Some((100, 10));
+            w.qos.egress_connections = Some(i as u32);
+            w.qos.dscp = Some(46);
         }
         d.workloads
             .insert(workload_key(&format!("pod{i}")), Arc::new(w));
     }
+    for (i, parts) in hosts.into_iter().enumerate() {
+        if let Some(h) = host(parts) {
+            d.hosts.insert(Arc::from(format!("host{i}")), Arc::new(h));
+        }
+    }
     // Policies and profiles are there while somebody needs them.
-    let used: BTreeSet<_> = d
-        .workloads
-        .values()
-        .flat_map(|w| w.tiers.iter().flat_map(|t| t.ingress.clone()))
+    let lists = |h: &HostPolicy| [&h.tiers, &h.forward, &h.untracked, &h.pre_dnat].map(Vec::clone);
+    let tiers = d.workloads.values().flat_map(|w| w.tiers.clone());
+    let used: BTreeSet<_> = tiers
+        .chain(d.hosts.values().flat_map(|h| lists(h)).flatten())
+        .flat_map(|t| t.ingress)
         .collect();
     d.policies.retain(|k, _| used.contains(k));
-    if d.workloads.values().all(|w| w.profiles.is_empty()) {
+    if d.workloads.values().all(|w| w.profiles.is_empty())
+        && d.hosts.values().all(|h| h.profiles.is_empty())
+    {
         d.profiles.clear();
     }
     for (i, kind) in routes.into_iter().enumerate() {
@@ -275,8 +347,37 @@ fn state() -> impl Strategy<Value = Desired> {
         prop::collection::vec(pod, 4),
         (members(), members()),
         prop::collection::vec(prop::option::of(0..3usize), 3),
+        prop::collection::vec(
+            (
+                prop::option::of(0..4usize),
+                some(&POLICIES),
+                some(&POLICIES),
+                some(&POLICIES),
+                some(&POLICIES),
+                any::<bool>(),
+            ),
+            3,
+        ),
     )
         .prop_map(build)
+}
+
+/// Which interfaces have the addresses that host endpoints may name.
+fn interfaces() -> impl Strategy<Value = render::Interfaces> {
+    let of = |a: &'static str| {
+        let name = select(vec!["eth0", "eth1", "bond0"]);
+        prop::option::of(name).prop_map(move |n| (n, a))
+    };
+    [of("192.0.2.1"), of("2001:db8::1")].prop_map(|pairs| {
+        let mut out = render::Interfaces::new();
+        for (name, a) in pairs {
+            if let Some(n) = name {
+                let held = out.entry(iface(n)).or_default();
+                held.insert(a.parse().expect("an address"));
+            }
+        }
+        out
+    })
 }
 
 /// All that the kernel is to hold.
@@ -298,6 +399,10 @@ impl Outcome {
 
     fn take(&mut self, r: &mut Renderer, step: &Delta) {
         let changes = r.apply(step);
+        self.note(changes);
+    }
+
+    fn note(&mut self, changes: render::Changes) {
         for e in &changes.table {
             strict(e, &self.table);
             e.apply(&mut self.table);
@@ -315,6 +420,22 @@ impl Outcome {
             }
         }
     }
+}
+
+/// The lines that only one of them has.
+fn difference(a: &Outcome, b: &Outcome) -> String {
+    let lines = |o: &Outcome| -> Vec<String> {
+        let text = format!("{}\n{:#?}\n{:#?}", o.table, o.routes, o.interfaces);
+        text.lines().map(str::to_owned).collect()
+    };
+    let (a, b) = (lines(a), lines(b));
+    let only = |sign, x: &[String], y: &[String]| -> Vec<String> {
+        let new = x.iter().filter(|l| !y.contains(l));
+        new.map(|l| format!("{sign} {l}")).collect()
+    };
+    [only("step by step:", &a, &b), only("at once:", &b, &a)]
+        .concat()
+        .join("\n")
 }
 
 /// What an edit supposes is so.
@@ -376,7 +497,18 @@ fn sound(t: &Ruleset) {
     for chain in t.chains.values() {
         depth(t, chain, 0);
         for m in chain.rules.iter().flat_map(|r| &r.matches) {
-            if let Match::AddrInSet { set, .. } | Match::AddrPortInSet { set, .. } = m {
+            if let Match::AddrInSet { set, .. }
+            | Match::AddrPortInSet { set, .. }
+            | Match::NetPairInSet { set, .. }
+            | Match::IifName {
+                pattern: IfPattern::InSet(set),
+                ..
+            }
+            | Match::OifName {
+                pattern: IfPattern::InSet(set),
+                ..
+            } = m
+            {
                 assert!(t.sets.contains_key(set), "set {set} is there");
             }
         }
@@ -387,18 +519,26 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn steps_add_up_to_the_state(states in prop::collection::vec(state(), 1..6)) {
+    fn steps_add_up_to_the_state(
+        states in prop::collection::vec((state(), interfaces(), any::<bool>()), 1..6)
+    ) {
         let mut renderer = Renderer::new();
         let mut outcome = Outcome::empty();
         let mut at = Desired::default();
-        for next in &states {
+        for (next, held, before) in &states {
             prop_assert_eq!(next.faults(), Vec::<String>::new());
+            if *before {
+                outcome.note(renderer.interfaces(held.clone()));
+            }
             outcome.take(&mut renderer, &delta(&at, next));
+            outcome.note(renderer.interfaces(held.clone()));
             at = next.clone();
             sound(&outcome.table);
             let mut scratch = Outcome::empty();
-            scratch.take(&mut Renderer::new(), &delta(&Desired::default(), next));
-            prop_assert_eq!(&outcome, &scratch);
+            let mut fresh = Renderer::new();
+            scratch.note(fresh.interfaces(held.clone()));
+            scratch.take(&mut fresh, &delta(&Desired::default(), next));
+            prop_assert!(outcome == scratch, "{}", difference(&outcome, &scratch));
         }
         let nothing = Desired { globals: at.globals.clone(), ..Desired::default() };
         outcome.take(&mut renderer, &delta(&at, &nothing));
