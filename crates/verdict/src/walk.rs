@@ -442,8 +442,8 @@ impl Walk<'_, '_> {
 
     fn untracked(&mut self, node: &Arc<str>, interface: Interface, direction: Direction) {
         if self.raw(node, interface, direction) {
-            (self.accepted, self.untracked) = (true, true);
             self.reply(node, interface, direction);
+            (self.accepted, self.untracked) = (true, true);
         }
     }
 
