@@ -5,7 +5,7 @@
 //! loop waits for nothing but events and its own deadlines.
 //! Never: begins before the state is complete; ends because the kernel refuses something.
 
-use crate::connections::Connections;
+use crate::connections::{Answer, Connections};
 use crate::handle::Command;
 use crate::links::{Change, Links, tunnel_name};
 use crate::routes::{Claims, Routes, Standing};
@@ -17,7 +17,7 @@ use net::Family;
 use netlink::netns::{NetNs, Worker};
 use nftables::Notice;
 use nftables::conntrack::Conntrack;
-use render::Renderer;
+use render::{Changes, Renderer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ enum Event {
     Link(link::Event),
     Route(route::Event),
     Rules(Notice),
+    Connections(Answer),
     Tick,
 }
 
@@ -83,13 +84,18 @@ impl Cycle {
         let route_events = route::Monitor::open_in(ns)?;
         let mut links = Links::new(link::Handle::open_in(ns)?, worker);
         links.read()?;
+        let mut renderer = Renderer::new();
+        // Nothing is rendered before the first delta.
+        if let Some(now) = links.moved() {
+            drop(renderer.interfaces(now));
+        }
         let routes = Routes::new(route::Handle::open_in(ns)?, options.route_grace);
         Ok(Self {
             handle,
             inbox,
             external: options.remove_external_routes,
             resync: options.resync,
-            renderer: Renderer::new(),
+            renderer,
             rules,
             links,
             link_events,
@@ -136,6 +142,7 @@ impl Cycle {
             e = self.link_events.next() => Event::Link(e?),
             e = self.route_events.next() => Event::Route(e?),
             n = self.rules.changed(), if self.in_sync => Event::Rules(n?),
+            Some(a) = self.connections.answer() => Event::Connections(a),
             () = tokio::time::sleep_until(wake.into()) => Event::Tick,
         })
     }
@@ -148,7 +155,10 @@ impl Cycle {
         if let Some(e) = self.link_events.try_next()? {
             return Ok(Some(Event::Link(e)));
         }
-        Ok(self.route_events.try_next()?.map(Event::Route))
+        if let Some(e) = self.route_events.try_next()? {
+            return Ok(Some(Event::Route(e)));
+        }
+        Ok(self.connections.try_answer().map(Event::Connections))
     }
 
     /// Takes note of an event; true if there may be something to do.
@@ -157,7 +167,17 @@ impl Cycle {
             Event::Command(Command::Delta(delta)) => self.delta(delta),
             Event::Command(Command::InSync) => self.in_sync = true,
             Event::Command(Command::Stop) => {}
-            Event::Link(e) => return self.link(&e),
+            Event::Link(e) => {
+                let worth = self.link(&e)?;
+                return Ok(self.rebind() || worth);
+            }
+            Event::Connections(Answer::Done(addresses)) => {
+                self.routes.released(&addresses);
+                return Ok(self.routes.is_dirty());
+            }
+            Event::Connections(Answer::Failed(addresses, why)) => {
+                self.routes.stuck(&addresses, &why);
+            }
             Event::Route(e) => {
                 self.routes.event(e, &self.links, Instant::now());
                 return Ok(self.routes.is_dirty());
@@ -177,6 +197,24 @@ impl Cycle {
         self.handle.metrics().deltas.inc();
         let changes = self.renderer.apply(&delta);
         self.touched.extend(delta.workloads.into_keys());
+        self.absorb(changes);
+        if delta.globals.is_some() {
+            self.claim();
+        }
+    }
+
+    /// Tells the renderer who has which address, when that may have changed. True if it matters.
+    fn rebind(&mut self) -> bool {
+        let Some(now) = self.links.moved() else {
+            return false;
+        };
+        let changes = self.renderer.interfaces(now);
+        let matters = changes != Changes::default();
+        self.absorb(changes);
+        matters
+    }
+
+    fn absorb(&mut self, changes: Changes) {
         for edit in changes.table {
             self.rules.edit(edit);
         }
@@ -193,9 +231,12 @@ impl Cycle {
             self.routes.want(dst, route);
         }
         self.flush.extend(changes.flush);
-        if delta.globals.is_some() {
-            self.claim();
-        }
+    }
+
+    /// Has connections forgotten; until then the address has no new holder.
+    fn forget(&mut self, addresses: Vec<IpAddr>) {
+        addresses.iter().for_each(|a| self.routes.hold(*a));
+        self.connections.forget(addresses);
     }
 
     fn claim(&mut self) {
@@ -255,6 +296,7 @@ impl Cycle {
             self.resync_at = now + self.resync;
             self.handle.metrics().resyncs.inc();
             self.links.read()?;
+            self.rebind();
             self.rules.reread();
             self.routes.reread();
         }
@@ -276,8 +318,10 @@ impl Cycle {
         let owners = interfaces.iter().filter_map(|i| self.renderer.owner(*i));
         self.touched.extend(owners.cloned());
         let mut failed = false;
+        let left: Vec<IpAddr> = std::mem::take(&mut self.flush).into_iter().collect();
+        left.iter().for_each(|a| self.routes.hold(*a));
         match self.routes.sync(&self.links, begin) {
-            Ok(stale) => self.connections.forget(stale),
+            Ok(stale) => self.forget(stale),
             Err(e) => {
                 tracing::warn!(error = %e, "cannot read routes");
                 self.routes.reread();
@@ -287,7 +331,7 @@ impl Cycle {
         let dirty = self.rules.dirty() + self.links.dirty() + self.routes.dirty();
         failed |= dirty > 0;
         // After the routes: what left may not begin a connection anew.
-        self.connections.forget(std::mem::take(&mut self.flush));
+        self.connections.forget(left);
         self.report(dirty > 0);
         self.schedule(failed);
         let m = self.handle.metrics();

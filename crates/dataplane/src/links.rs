@@ -37,6 +37,10 @@ pub(crate) struct Links {
     worker: Worker,
     links: BTreeMap<IfIndex, Link>,
     names: BTreeMap<IfName, IfIndex>,
+    /// Addresses by interface, but for link-local ones: every interface has those.
+    addresses: BTreeMap<IfIndex, BTreeSet<IpAddr>>,
+    /// Whether who has which address may have changed.
+    moved: bool,
     wanted: BTreeMap<IfName, Interface>,
     /// Interfaces set up, by the number that they had.
     done: BTreeMap<IfName, IfIndex>,
@@ -63,6 +67,8 @@ impl Links {
             worker,
             links: BTreeMap::new(),
             names: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            moved: false,
             wanted: BTreeMap::new(),
             done: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -86,6 +92,11 @@ impl Links {
     /// Reads all interfaces.
     pub(crate) fn read(&mut self) -> Result<(), NetlinkError> {
         let links = self.handle.links()?;
+        self.addresses.clear();
+        for (index, a) in self.handle.addresses(None)? {
+            self.address(index, a.addr, true);
+        }
+        self.moved = true;
         self.names = links.iter().map(|l| (l.name, l.index)).collect();
         self.links = links.into_iter().map(|l| (l.index, l)).collect();
         let now: BTreeMap<IfName, IfIndex> = self.names.clone();
@@ -95,10 +106,43 @@ impl Links {
         Ok(())
     }
 
+    fn address(&mut self, index: IfIndex, addr: IpAddr, there: bool) {
+        let link_local = match addr {
+            IpAddr::V4(a) => a.is_link_local(),
+            IpAddr::V6(a) => a.is_unicast_link_local(),
+        };
+        if link_local {
+            return;
+        }
+        let held = self.addresses.entry(index).or_default();
+        self.moved |= if there {
+            held.insert(addr)
+        } else {
+            held.remove(&addr)
+        };
+        if held.is_empty() {
+            self.addresses.remove(&index);
+        }
+    }
+
+    /// Who has which address, when that may have changed since the last call.
+    pub(crate) fn moved(&mut self) -> Option<render::Interfaces> {
+        let now = || {
+            let named = self.addresses.iter();
+            named
+                .filter_map(|(i, held)| Some((self.name(*i)?, held.clone())))
+                .collect()
+        };
+        let moved = self.moved.then(now);
+        self.moved = false;
+        moved
+    }
+
     pub(crate) fn event(&mut self, event: &Event) -> Change {
         match event {
             Event::Link(l) => self.link(l),
             Event::LinkGone { index, name } => {
+                self.moved |= self.addresses.remove(index).is_some();
                 if let Some(old) = self.links.remove(index) {
                     self.names.remove(&old.name);
                     self.done.remove(&old.name);
@@ -107,12 +151,14 @@ impl Links {
                 }
                 Change::Down(*index, *name)
             }
-            Event::Address(..) => {
+            Event::Address(index, a) => {
+                self.address(*index, a.addr, true);
                 self.tunnels_dirty
                     .extend(self.tunnels_failed.keys().copied());
                 Change::Other
             }
             Event::AddressGone(index, a) => {
+                self.address(*index, a.addr, false);
                 if let Some(name) = self.name(*index) {
                     self.tunnel_touched(name);
                 }
@@ -152,6 +198,8 @@ impl Links {
 
     fn link(&mut self, l: &Link) -> Change {
         let old = self.links.insert(l.index, l.clone());
+        let renamed = old.as_ref().is_none_or(|o| o.name != l.name);
+        self.moved |= renamed && self.addresses.contains_key(&l.index);
         if let Some(old) = &old
             && old.name != l.name
         {

@@ -11,6 +11,7 @@ use netlink::{Errno, NetlinkError};
 use render::RouteVia;
 use route::{Event, Handle, Hop, Kind, Proto, Route, Table};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Which routes are ours besides those with our protocol number.
@@ -81,7 +82,18 @@ pub(crate) struct Routes {
     failed: BTreeMap<Cidr, String>,
     /// Routes that nobody asked for, and until when they stay.
     strangers: BTreeMap<Cidr, Instant>,
+    /// Addresses whose old connections are being forgotten: a new holder waits.
+    leaving: BTreeMap<IpAddr, Leaving>,
     read: bool,
+}
+
+/// An address that left.
+#[derive(Debug, Default)]
+struct Leaving {
+    /// How often its connections are still to be forgotten.
+    times: usize,
+    /// Why that did not work so far.
+    why: Option<String>,
 }
 
 impl Routes {
@@ -96,6 +108,7 @@ impl Routes {
             waiting: BTreeSet::new(),
             failed: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             read: false,
         }
     }
@@ -117,6 +130,35 @@ impl Routes {
 
     pub(crate) fn reread(&mut self) {
         self.read = false;
+    }
+
+    /// From now on nobody else gets a route for the address: until [`Routes::released`].
+    pub(crate) fn hold(&mut self, address: IpAddr) {
+        self.leaving.entry(address).or_default().times += 1;
+        self.dirty.insert(Cidr::host(address));
+    }
+
+    /// The connections of these addresses are forgotten, as often as they stand here.
+    pub(crate) fn released(&mut self, addresses: &[IpAddr]) {
+        for a in addresses {
+            let Some(l) = self.leaving.get_mut(a) else {
+                continue;
+            };
+            l.times -= 1;
+            if l.times == 0 {
+                self.leaving.remove(a);
+                self.dirty.insert(Cidr::host(*a));
+            }
+        }
+    }
+
+    /// The connections of these addresses could not be forgotten so far.
+    pub(crate) fn stuck(&mut self, addresses: &[IpAddr], why: &str) {
+        for a in addresses {
+            if let Some(l) = self.leaving.get_mut(a) {
+                l.why = Some(why.to_owned());
+            }
+        }
     }
 
     /// Whatever failed or waits is tried with the next apply.
@@ -147,11 +189,21 @@ impl Routes {
         }
         Some(if let Some(e) = self.failed.get(&dst) {
             Standing::Failed(e.clone())
+        } else if let Some(why) = self.stuck_because(dst) {
+            Standing::Failed(format!("cannot forget its old connections: {why}"))
         } else if !self.read || self.waiting.contains(&dst) || self.dirty.contains(&dst) {
             Standing::Waiting
         } else {
             Standing::Done
         })
+    }
+
+    fn stuck_because(&self, dst: Cidr) -> Option<&str> {
+        let leaving = self.leaving.get(&dst.addr()).filter(|_| dst.is_host())?;
+        leaving
+            .why
+            .as_deref()
+            .filter(|_| self.waiting.contains(&dst))
     }
 
     /// Whether something of a destination that nobody wants is still there.
@@ -242,7 +294,7 @@ impl Routes {
         &mut self,
         links: &Links,
         now: Instant,
-    ) -> Result<Vec<std::net::IpAddr>, NetlinkError> {
+    ) -> Result<Vec<IpAddr>, NetlinkError> {
         if !self.read {
             self.read_all(links, now)?;
         }
@@ -275,6 +327,8 @@ impl Routes {
                 None => None,
                 Some(r) => {
                     let found = resolve(dst, r, held, links);
+                    let leaving = dst.is_host() && self.leaving.contains_key(&dst.addr());
+                    let found = found.filter(|f| !leaving || held.contains(f));
                     if found.is_none() {
                         self.waiting.insert(dst);
                     }

@@ -260,16 +260,22 @@ enum Step {
 }
 
 fn uses(rule: &Rule, set: &SetName) -> bool {
-    rule.matches.iter().any(|m| match m {
+    let matched = rule.matches.iter().any(|m| match m {
         Match::AddrInSet { set: s, .. }
         | Match::AddrPortInSet { set: s, .. }
-        | Match::NetPairInSet { set: s, .. } => s == set,
+        | Match::NetPairInSet { set: s, .. }
+        | Match::IfAddrInSet { set: s, .. }
+        | Match::ArpSenderInSet { set: s, .. } => s == set,
         Match::IifName { pattern, .. } | Match::OifName { pattern, .. } => {
             matches!(pattern, IfPattern::InSet(s) if s == set)
         }
         _ => false,
-    }) || rule
-        .statements
-        .iter()
-        .any(|s| matches!(s, Statement::VMap { map, .. } if map == set))
+    });
+    let mut maps = rule.statements.iter().filter_map(|s| match s {
+        Statement::VMap { map, .. }
+        | Statement::DnatMap { map, .. }
+        | Statement::SnatMap { map, .. } => Some(map),
+        _ => None,
+    });
+    matched || maps.any(|m| m == set)
 }
