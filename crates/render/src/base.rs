@@ -122,14 +122,14 @@ pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainNam
     add("forward-from", filter(Hook::Forward, 0, forward_from(&at)));
     add("forward-to", filter(Hook::Forward, 1, forward_to(&at)));
     add("discovery", plain(discovery(&DISCOVERY)));
-    add("reject", plain(reject(&at)));
+    add("denied", plain(reject(&at)));
     // Before kube-proxy's chains at -100 in both hooks.
     add(
-        "dnat",
+        "floating-in",
         base(Kind::Nat, Hook::Prerouting, -110, floating_in(&at)),
     );
     add(
-        "dnat-output",
+        "floating-out",
         base(Kind::Nat, Hook::Output, -110, floating_in(&at)),
     );
     // After kube-proxy's chain at 100, whose masquerade is to win: the first to
@@ -138,7 +138,7 @@ pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainNam
         "postrouting",
         base(Kind::Nat, Hook::Postrouting, 110, postrouting(&at)),
     );
-    add("dscp", filter(Hook::Postrouting, -150, dscp(&at)));
+    add("mark-dscp", filter(Hook::Postrouting, -150, dscp(&at)));
     hosthooks::chains(&at, &mut out);
     out
 }
@@ -348,7 +348,7 @@ fn over_count(at: &Ground<'_>, d: Direction) -> Option<Rule> {
 /// dropped before policy: whatever that says, it goes nowhere.
 fn service_loop(at: &Ground<'_>) -> Vec<Rule> {
     let verdict = match at.globals.service_loop {
-        ServiceLoop::Reject => Verdict::Goto(fixed("reject")),
+        ServiceLoop::Reject => Verdict::Goto(fixed("denied")),
         _ => Verdict::Drop,
     };
     let one = |f| {

@@ -229,7 +229,7 @@ fn deed(
 pub(crate) fn denial(g: &Globals, flavour: Flavour) -> Verdict {
     match (g.deny, flavour) {
         (DenyAction::Reject, Flavour::Plain | Flavour::Untracked | Flavour::PreDnat) => {
-            Verdict::Goto(name::fixed("reject"))
+            Verdict::Goto(name::fixed("denied"))
         }
         _ => Verdict::Drop,
     }

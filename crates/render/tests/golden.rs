@@ -290,3 +290,227 @@ fn spoofing_and_other_settings() {
     d.globals = Some(Arc::new(g));
     check("settings.nft", &d);
 }
+
+fn host_tier(names: &[&str]) -> Vec<TierPolicies> {
+    vec![tier("default", TierAction::Deny, names)]
+}
+
+fn host(interface: HostMatch) -> HostPolicy {
+    HostPolicy {
+        interface,
+        tiers: vec![],
+        forward: vec![],
+        untracked: vec![],
+        pre_dnat: vec![],
+        profiles: vec![],
+        dscp: None,
+    }
+}
+
+fn with_hosts(policies: &[(&str, PolicyRules)], hosts: Vec<(&str, HostPolicy)>) -> Desired {
+    let mut d = Desired {
+        globals: Some(Arc::new(Globals::default())),
+        ..Desired::default()
+    };
+    for (n, p) in policies {
+        d.policies.insert(policy_key(n), Arc::new(p.clone()));
+    }
+    for (n, h) in hosts {
+        d.hosts.insert(Arc::from(n), Arc::new(h));
+    }
+    d
+}
+
+fn change(d: &mut Desired, f: impl FnOnce(&mut Globals)) {
+    let mut g = d.globals.as_deref().cloned().unwrap_or_default();
+    f(&mut g);
+    d.globals = Some(Arc::new(g));
+}
+
+fn ssh() -> PolicyRules {
+    policy(
+        vec![tcp(Action::Allow, &["2222"])],
+        vec![tcp(Action::Allow, &["443"])],
+    )
+}
+
+#[test]
+fn host_endpoint_of_an_interface() {
+    let mut h = host(HostMatch::Interface(iface("eth0")));
+    h.tiers = host_tier(&["ssh"]);
+    let mut d = with_hosts(&[("ssh", ssh())], vec![("node1-eth0", h)]);
+    let far = Failsafe {
+        protocol: Protocol::UDP,
+        port: 500,
+        net: Some(cidr("198.51.100.0/24")),
+    };
+    change(&mut d, |g| {
+        g.nodes = vec![cidr("192.0.2.2/32"), cidr("192.0.2.3/32")];
+        g.failsafe_in.push(far);
+    });
+    check("host.nft", &d);
+    change(&mut d, |g| {
+        g.deny = DenyAction::Reject;
+        g.allow_invalid = true;
+    });
+    check("host-reject.nft", &d);
+}
+
+#[test]
+fn forwarded_traffic_of_host_endpoints() {
+    let mut eth0 = host(HostMatch::Interface(iface("eth0")));
+    eth0.forward = host_tier(&["ssh"]);
+    let mut all = host(HostMatch::Any);
+    all.forward = vec![tier("default", TierAction::Pass, &["ssh"])];
+    let profile: Arc<str> = Arc::from("projectcalico-default-allow");
+    all.profiles = vec![profile.clone()];
+    // Has nothing to say of what is forwarded: `*` is not asked there.
+    let mut eth1 = host(HostMatch::Interface(iface("eth1")));
+    eth1.profiles = vec![profile.clone()];
+    let mut d = with_hosts(
+        &[("ssh", ssh())],
+        vec![("a", eth0), ("b", eth1), ("z", all)],
+    );
+    let open = ProfileRules {
+        ingress: vec![rule(Action::Allow)],
+        egress: vec![rule(Action::Allow)],
+    };
+    d.profiles.insert(profile, Arc::new(open));
+    check("host-forward.nft", &d);
+}
+
+#[test]
+fn untracked_and_before_translation() {
+    let mut eth0 = host(HostMatch::Interface(iface("eth0")));
+    eth0.untracked = vec![tier("default", TierAction::Pass, &["fast"])];
+    eth0.pre_dnat = vec![tier("default", TierAction::Pass, &["ports"])];
+    for t in &mut eth0.pre_dnat {
+        t.egress.clear();
+    }
+    let fast = policy(
+        vec![tcp(Action::Allow, &["11211"]), rule(Action::Deny)],
+        vec![tcp(Action::Pass, &["1"]), rule(Action::Allow)],
+    );
+    let ports = policy(
+        vec![
+            tcp(Action::Allow, &["30080"]),
+            tcp(Action::Deny, &["30000:32767"]),
+        ],
+        vec![],
+    );
+    let d = with_hosts(&[("fast", fast), ("ports", ports)], vec![("a", eth0)]);
+    check("host-raw.nft", &d);
+}
+
+#[test]
+fn limits_of_a_workload() {
+    let mut d = one_pod(&[]);
+    for w in d.workloads.values_mut() {
+        Arc::make_mut(w).qos = model::Qos {
+            ingress_packets: Some((1000, 50)),
+            egress_packets: Some((2000, 100)),
+            ingress_connections: Some(10),
+            egress_connections: Some(20),
+            dscp: Some(46),
+        };
+    }
+    change(&mut d, |g| {
+        g.dscp_exclude = vec![cidr("10.65.0.0/16"), cidr("192.0.2.1/32")];
+    });
+    let mut eth0 = host(HostMatch::Interface(iface("eth0")));
+    eth0.dscp = Some(10);
+    d.hosts.insert(Arc::from("a"), Arc::new(eth0));
+    check("limits.nft", &d);
+}
+
+#[test]
+fn floating_addresses_and_services() {
+    let mut d = one_pod(&[]);
+    let ip = |s: &str| s.parse().expect("an address");
+    for w in d.workloads.values_mut() {
+        Arc::make_mut(w).nats = vec![
+            (ip("10.65.0.2"), ip("203.0.113.1")),
+            (ip("10.65.0.2"), ip("203.0.113.2")),
+            (ip("fd00:65::2"), ip("2001:db8:f::1")),
+        ];
+    }
+    // Comes later by name: the address is the other's.
+    let mut second = workload("cali2", &["10.65.0.3/32"]);
+    second.nats = vec![(ip("10.65.0.3"), ip("203.0.113.1"))];
+    d.workloads.insert(workload_key("web2"), Arc::new(second));
+    change(&mut d, |g| {
+        g.floating_ips = true;
+        g.service_cidrs = vec![cidr("10.96.0.0/12"), cidr("fd00:96::/112")];
+        g.service_loop = ServiceLoop::Reject;
+        g.nat.sources = vec![cidr("10.65.0.0/16")];
+        g.nat.interface = Some("eth+".to_owned());
+    });
+    check("floating.nft", &d);
+    let (_, changes) = render(&d);
+    let over = |a: &str| changes.routes[&cidr(a)].as_ref().map(|r| r.via.clone());
+    let first = Some(render::RouteVia::Interface(iface("cali1")));
+    assert_eq!(over("203.0.113.1/32"), first);
+    assert_eq!(over("2001:db8:f::1/128"), first);
+    change(&mut d, |g| g.floating_ips = false);
+    assert!(render(&d).1.routes.is_empty(), "off by default");
+}
+
+#[test]
+fn records_of_verdicts() {
+    let mut r = tcp(Action::Allow, &["80"]);
+    r.annotations = vec![
+        (Arc::from("name"), Arc::from("web\nfrom \"all\" ☃")),
+        (Arc::from("owner"), Arc::from("x".repeat(200))),
+    ];
+    let same = tcp(Action::Allow, &["81"]);
+    let mut log = rule(Action::Log);
+    log.source.nets = vec![cidr("192.0.2.0/24")];
+    let mut d = one_pod(&[("web", policy(vec![r, same, log], vec![rule(Action::Pass)]))]);
+    change(&mut d, |g| {
+        g.nflog = true;
+        g.deny = DenyAction::Reject;
+        g.log_rate = Some(LogRate {
+            packets: 10,
+            per: Per::Minute,
+            burst: 20,
+        });
+        g.log_prefix = format!("%t {}", "x".repeat(200));
+    });
+    check("records.nft", &d);
+}
+
+#[test]
+fn many_rules_are_few_look_ups() {
+    let mut rules = Vec::new();
+    for n in 0..300 {
+        let mut from = tcp(Action::Allow, &["80"]);
+        from.source.nets = vec![cidr(&format!("10.{}.{}.0/24", n / 100, n % 100))];
+        rules.push(from);
+    }
+    for n in 0..300 {
+        rules.push(tcp(Action::Allow, &[&(1000 + 2 * n).to_string()]));
+    }
+    let mut to = Vec::new();
+    for n in 0..20 {
+        let mut r = tcp(Action::Allow, &[&(1000 + n).to_string()]);
+        r.destination.nets = vec![cidr(&format!("10.0.{n}.0/24")), cidr("fd00::/64")];
+        to.push(r);
+    }
+    let d = one_pod(&[("many", policy(rules, to))]);
+    let (table, _) = render(&d);
+    let chain = |name: &str| &table.chains[&name.parse().expect("a name")].rules;
+    assert_eq!(chain("pi-np-default/many").len(), 2);
+    // One a family.
+    assert_eq!(chain("po-np-default/many").len(), 2);
+    let sizes: Vec<usize> = table
+        .sets
+        .iter()
+        .filter(|(n, _)| n.as_str().starts_with('l'))
+        .map(|(_, s)| s.elements.len())
+        .collect();
+    // One prefix of IPv6 has all ports, which are one range.
+    assert_eq!(sizes.iter().sum::<usize>(), 300 + 20 + 1);
+    if let Err(e) = accepted(&table.to_string()) {
+        panic!("nft refuses:\n{e}");
+    }
+}
