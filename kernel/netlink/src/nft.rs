@@ -84,6 +84,9 @@ pub enum Outcome {
         errno: Errno,
         /// The kernel's words.
         message: Option<String>,
+        /// The kernel goes through to the end all the same: what else it refused, as
+        /// operation, errno and words. Some of it only because of the first.
+        others: Vec<(Option<usize>, Errno, Option<String>)>,
     },
     /// Nothing changed: somebody else has changed this table since it was read, or notices
     /// were lost.
@@ -427,34 +430,41 @@ impl Nft {
     fn outcome(&mut self, batch: &Batch) -> Result<Outcome, NetlinkError> {
         let mut done = Done::default();
         let mut acked = false;
-        let mut refusal: Option<Outcome> = None;
+        let mut refusals = Vec::new();
         self.drain(|r| {
             let op = batch.operation_of(r.seq);
             if i32::from(r.kind) == libc::NLMSG_ERROR {
                 let errno = u32_at(r.body, 0).map_or(libc::EIO, |c| -(c.cast_signed()));
                 if errno == 0 {
                     acked = true;
-                } else if refusal.is_none() {
+                } else {
                     let words = attr(Attrs::after(r.body, 20), 1).and_then(text);
-                    refusal = Some(Outcome::Refused {
-                        op,
-                        errno: Errno(errno),
-                        message: words.map(str::to_owned),
-                    });
+                    refusals.push((op, Errno(errno), words.map(str::to_owned)));
                 }
             } else if r.kind == SUBSYS << 8 | NEWRULE {
                 let handle = attr(Attrs::after(r.body, 4), 3).and_then(be64);
                 done.handles.extend(op.zip(handle));
             }
         })?;
-        Ok(match refusal {
-            Some(r) => r,
+        let mut refusals = refusals.into_iter();
+        Ok(match refusals.next() {
+            Some((op, errno, message)) => Outcome::Refused {
+                op,
+                errno,
+                message,
+                others: refusals.collect(),
+            },
             None if self.overrun || !acked => Outcome::Unknown,
             None => Outcome::Done(Done {
                 changed_since: self.changed,
                 ..done
             }),
         })
+    }
+
+    /// As if the kernel had run out of room for notices: for tests of what comes of it.
+    pub fn lose_notices(&mut self) {
+        self.overrun = true;
     }
 
     /// Waits until something can be read, for tasks of a tokio runtime. Cancel-safe.

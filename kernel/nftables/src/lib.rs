@@ -19,6 +19,6 @@ pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
 };
-pub use sys::{ApplyError, Sys};
+pub use sys::{ApplyError, Fault, Sys};
 pub use table::Table;
 pub use value::*;

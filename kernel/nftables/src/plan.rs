@@ -8,7 +8,7 @@
 use crate::members::Members;
 use crate::table::{ChainState, SetState, WantedChain};
 use crate::value::*;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter, Write as _};
@@ -294,7 +294,13 @@ impl Phases {
     }
 }
 
-pub(crate) fn plan_set(name: &Arc<str>, state: &SetState, p: &mut Phases) {
+/// Members of a map that lead to a chain that is not there stay as they are.
+pub(crate) fn plan_set(
+    name: &Arc<str>,
+    state: &SetState,
+    absent: &FxHashSet<&str>,
+    p: &mut Phases,
+) {
     let want = state.want.and_then(|k| Some((k, SetName::new(name).ok()?)));
     let Some((kind, set)) = want else {
         if state.live.is_some() {
@@ -302,15 +308,25 @@ pub(crate) fn plan_set(name: &Arc<str>, state: &SetState, p: &mut Phases) {
         }
         return;
     };
-    let add = if state.live.is_some() && !state.recreate() {
-        if !state.del.is_empty() {
-            p.delete_elements.push(Op::DeleteElements {
-                set: set.clone(),
-                elements: state.del.clone(),
-            });
-        }
-        state.add.clone()
+    let keep = state.live.is_some() && !state.recreate();
+    let (mut add, mut del) = if keep {
+        (state.add.clone(), state.del.clone())
     } else {
+        (state.wanted(), Members::new(kind))
+    };
+    if kind == SetKind::IfNameVerdict && !absent.is_empty() {
+        let lost = |e: &Element| {
+            matches!(e, Element::IfNameVerdict(_, Verdict::Jump(c) | Verdict::Goto(c))
+                if absent.contains(c.as_str()))
+        };
+        for e in state.wanted().iter().filter(lost) {
+            add.remove(&e);
+            if let Some(old) = del.of_same_key(&e) {
+                del.remove(&old);
+            }
+        }
+    }
+    if !keep {
         if state.live.is_some() {
             p.delete_sets.push(Op::DeleteSet { set: name.clone() });
         }
@@ -318,8 +334,13 @@ pub(crate) fn plan_set(name: &Arc<str>, state: &SetState, p: &mut Phases) {
             set: set.clone(),
             kind,
         });
-        state.wanted()
-    };
+    }
+    if !del.is_empty() {
+        p.delete_elements.push(Op::DeleteElements {
+            set: set.clone(),
+            elements: del,
+        });
+    }
     if !add.is_empty() {
         p.add_elements.push(Op::AddElements { set, elements: add });
     }

@@ -8,7 +8,7 @@
 use crate::lower;
 use crate::members::Members;
 use crate::plan::{
-    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Op, Plan, Receipt, RuleId,
+    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
 };
 use crate::table::Table;
 use crate::value::*;
@@ -36,6 +36,8 @@ pub enum ApplyError {
         errno: Errno,
         /// The kernel's words.
         message: Option<String>,
+        /// What else of the plan it refused, some of it only because of the first.
+        others: Vec<ApplyError>,
     },
     /// Somebody else changed the table since it was read; nothing changed. Read, adopt, plan.
     #[error("table {0} was changed by somebody else since it was read")]
@@ -46,6 +48,35 @@ pub enum ApplyError {
     /// The socket failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+}
+
+/// Operation, errno and words of a refusal.
+type Answer = (Option<usize>, Errno, Option<String>);
+
+/// What can go wrong with a transaction, for tests of what comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The kernel refuses the operation at this place, or the whole; nothing is sent.
+    Refuse {
+        /// Place in the plan.
+        index: Option<usize>,
+        /// Why.
+        errno: Errno,
+    },
+    /// The socket fails so; nothing is sent.
+    Socket(Errno),
+    /// It takes effect, or is refused, and the answer is lost.
+    LoseAnswer,
+    /// The same, and notices are lost with it.
+    LoseNotices,
+}
+
+struct Faults(Box<dyn FnMut(&Plan) -> Option<Fault> + Send>);
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("faults")
+    }
 }
 
 /// Changes by others that one sync repairs before it gives up.
@@ -59,6 +90,7 @@ pub struct Sys {
     family: TableFamily,
     table: TableName,
     exprs: Exprs,
+    faults: Option<Faults>,
 }
 
 impl Sys {
@@ -81,7 +113,13 @@ impl Sys {
             family,
             table,
             exprs: Exprs::default(),
+            faults: None,
         })
+    }
+
+    /// From here on asks before each transaction what shall go wrong with it: for tests.
+    pub fn inject(&mut self, faults: impl FnMut(&Plan) -> Option<Fault> + Send + 'static) {
+        self.faults = Some(Faults(Box::new(faults)));
     }
 
     /// Reads the table as of one moment.
@@ -150,22 +188,59 @@ impl Sys {
     /// # Errors
     /// See [`ApplyError`]; in every case but `Unknown` the kernel is unchanged.
     pub fn apply(&mut self, plan: &Plan) -> Result<Receipt, ApplyError> {
+        let fault = self.faults.as_mut().and_then(|f| f.0(plan));
+        match &fault {
+            Some(Fault::Refuse { index, errno }) => {
+                return Err(self.refused(plan, (*index, *errno, None), Vec::new()));
+            }
+            Some(Fault::Socket(errno)) => {
+                let what = "send an nf_tables transaction";
+                return Err(NetlinkError::system(what, *errno).into());
+            }
+            Some(Fault::LoseAnswer | Fault::LoseNotices) | None => {}
+        }
         let batch = self.batch(plan);
-        match self.nft.commit(batch)? {
+        let outcome = self.nft.commit(batch)?;
+        match fault {
+            Some(Fault::LoseAnswer) => return Err(ApplyError::Unknown(self.table.clone())),
+            Some(Fault::LoseNotices) => {
+                self.nft.lose_notices();
+                return Err(ApplyError::Unknown(self.table.clone()));
+            }
+            _ => {}
+        }
+        match outcome {
             Outcome::Done(done) => Ok(Receipt {
                 handles: done.handles.into_iter().collect(),
             }),
             Outcome::Changed => Err(ApplyError::Changed(self.table.clone())),
             Outcome::Unknown => Err(ApplyError::Unknown(self.table.clone())),
-            Outcome::Refused { op, errno, message } => Err(ApplyError::Refused {
-                op: match op.and_then(|i| plan.ops.get(i)) {
-                    Some(op) => op.to_string(),
-                    None => format!("commit to table {}", self.table),
-                },
-                index: op,
+            Outcome::Refused {
+                op,
                 errno,
                 message,
-            }),
+                others,
+            } => Err(self.refused(plan, (op, errno, message), others)),
+        }
+    }
+
+    fn refused(
+        &self,
+        plan: &Plan,
+        (index, errno, message): Answer,
+        others: Vec<Answer>,
+    ) -> ApplyError {
+        let op = match index.and_then(|i| plan.ops.get(i)) {
+            Some(op) => op.to_string(),
+            None => format!("commit to table {}", self.table),
+        };
+        let others = others.into_iter();
+        ApplyError::Refused {
+            op,
+            index,
+            errno,
+            message,
+            others: others.map(|o| self.refused(plan, o, Vec::new())).collect(),
         }
     }
 
@@ -198,38 +273,94 @@ impl Sys {
     }
 
     /// As [`Sys::sync`], but an object that the kernel refuses does not hold up the others: it,
-    /// and the chains that use it, are left out and stay dirty. Gives back the refusals.
+    /// and what cannot be without it, is left out and stays dirty. Where the kernel does not
+    /// say which one it is, halves are tried. Gives back the refusals, the object of each one
+    /// named in its operation.
     ///
     /// # Errors
     /// When it is not about single objects.
     pub fn sync_each(&mut self, table: &mut Table) -> Result<Vec<ApplyError>, ApplyError> {
-        let mut left_out = BTreeSet::new();
+        let mut bad = BTreeSet::new();
         let mut refusals = Vec::new();
+        loop {
+            match self.attempt(table, &bad)? {
+                Attempt::Nothing | Attempt::Done => return Ok(refusals),
+                Attempt::Named(objects, errors) => {
+                    // Each turn leaves out one more, so this ends.
+                    bad.extend(objects);
+                    refusals.extend(errors);
+                }
+                Attempt::Whole(e) => self.halve(table, &mut bad, &mut refusals, e)?,
+            }
+        }
+    }
+
+    /// Finds the objects because of which the kernel refuses all of a plan, and applies what it
+    /// takes without them.
+    fn halve(
+        &mut self,
+        table: &mut Table,
+        bad: &mut BTreeSet<Object>,
+        refusals: &mut Vec<ApplyError>,
+        whole: ApplyError,
+    ) -> Result<(), ApplyError> {
+        let mut groups = vec![table.dirty_objects()];
+        let mut found = false;
+        while let Some(mut group) = groups.pop() {
+            group.retain(|o| !bad.contains(o));
+            let (in_group, all) = (BTreeSet::from_iter(&group), table.dirty_objects());
+            let others = all.into_iter().filter(|o| !in_group.contains(o));
+            let left_out: BTreeSet<_> = others.chain(bad.iter().cloned()).collect();
+            match self.attempt(table, &left_out)? {
+                Attempt::Nothing | Attempt::Done => {}
+                Attempt::Named(objects, errors) => {
+                    bad.extend(objects);
+                    refusals.extend(errors);
+                    found = true;
+                    groups.push(group);
+                }
+                Attempt::Whole(e) => match group.as_slice() {
+                    [] => return Err(e),
+                    [one] => {
+                        bad.insert(one.clone());
+                        refusals.push(of_object(e, one));
+                        found = true;
+                    }
+                    _ => {
+                        let second = group.split_off(group.len() / 2);
+                        groups.extend([second, group]);
+                    }
+                },
+            }
+        }
+        // No half is to blame, only all of it together.
+        if found { Ok(()) } else { Err(whole) }
+    }
+
+    /// One transaction without what is left out; read and planned anew where somebody else
+    /// interferes.
+    fn attempt(
+        &mut self,
+        table: &mut Table,
+        left_out: &BTreeSet<Object>,
+    ) -> Result<Attempt, ApplyError> {
         let mut disturbed = 0;
         loop {
-            let plan = table.plan_except(&left_out);
+            let plan = table.plan_except(left_out);
             if plan.is_empty() {
-                return Ok(refusals);
+                return Ok(Attempt::Nothing);
             }
             match self.apply(&plan) {
                 Ok(receipt) => match table.committed(&plan, &receipt) {
-                    Ok(()) => return Ok(refusals),
+                    Ok(()) => return Ok(Attempt::Done),
                     Err(Incomplete) => table.adopt(self.read()?),
                 },
                 Err(ApplyError::Changed(_) | ApplyError::Unknown(_)) if disturbed < TRIES => {
                     disturbed += 1;
                     table.adopt(self.read()?);
                 }
-                Err(e) => {
-                    let ApplyError::Refused { index: Some(i), .. } = &e else {
-                        return Err(e);
-                    };
-                    match plan.ops.get(*i).and_then(Op::object) {
-                        // Each turn leaves out one more, so this ends.
-                        Some(object) if left_out.insert(object.clone()) => refusals.push(e),
-                        _ => return Err(e),
-                    }
-                }
+                Err(e @ ApplyError::Refused { .. }) => return Ok(named(e, &plan)),
+                Err(e) => return Err(e),
             }
         }
     }
@@ -255,6 +386,7 @@ impl Sys {
                         index: None,
                         errno,
                         message,
+                        others: Vec::new(),
                     });
                 }
                 _ => {}
@@ -361,6 +493,58 @@ impl Sys {
             }
         }
         list.end();
+    }
+}
+
+/// What came of one transaction.
+enum Attempt {
+    /// There was nothing to do.
+    Nothing,
+    /// It took effect.
+    Done,
+    /// These objects were refused, for these reasons.
+    Named(Vec<Object>, Vec<ApplyError>),
+    /// All of it was, and the kernel did not say because of what.
+    Whole(ApplyError),
+}
+
+/// The objects that a refusal is about: the first one, and chains. Of the others a map is one
+/// only because of a chain, without which its other members do.
+fn named(mut e: ApplyError, plan: &Plan) -> Attempt {
+    let object = |e: &ApplyError| match e {
+        ApplyError::Refused { index, .. } => plan.ops.get((*index)?)?.object(),
+        _ => None,
+    };
+    let Some(first) = object(&e) else {
+        return Attempt::Whole(e);
+    };
+    let others = match &mut e {
+        ApplyError::Refused { others, .. } => std::mem::take(others),
+        _ => Vec::new(),
+    };
+    let (mut objects, mut errors) = (vec![first], vec![e]);
+    for e in others {
+        if let Some(o @ Object::Chain(_)) = object(&e)
+            && !objects.contains(&o)
+        {
+            objects.push(o);
+            errors.push(e);
+        }
+    }
+    Attempt::Named(objects, errors)
+}
+
+/// A refusal of all, which turned out to be about one.
+fn of_object(e: ApplyError, object: &Object) -> ApplyError {
+    match e {
+        ApplyError::Refused { errno, message, .. } => ApplyError::Refused {
+            op: format!("change {object}"),
+            index: None,
+            errno,
+            message,
+            others: Vec::new(),
+        },
+        e => e,
     }
 }
 

@@ -27,6 +27,15 @@ pub(crate) struct ChainState {
 }
 
 impl ChainState {
+    /// Whether a wanted rule jumps or goes to one of the chains.
+    fn leads_to(&self, chains: &FxHashSet<&str>) -> bool {
+        !chains.is_empty()
+            && self.want.iter().flat_map(|w| &w.rules).any(|(_, r)| {
+                matches!(&r.verdict, Some(Verdict::Jump(c) | Verdict::Goto(c))
+                    if chains.contains(c.as_str()))
+            })
+    }
+
     /// Whether a wanted rule uses one of the sets.
     fn uses(&self, sets: &[&str]) -> bool {
         !sets.is_empty()
@@ -145,6 +154,59 @@ impl SetState {
             (None, None) => true,
             (Some(_), Some(_)) => !self.recreate() && self.add.is_empty() && self.del.is_empty(),
             _ => false,
+        }
+    }
+}
+
+/// What a plan leaves as it is.
+#[derive(Default)]
+struct LeftOut<'a> {
+    sets: FxHashSet<&'a Arc<str>>,
+    chains: FxHashSet<&'a Arc<str>>,
+    /// Of the chains those that are not there.
+    absent: FxHashSet<&'a str>,
+}
+
+impl<'a> LeftOut<'a> {
+    /// Begins with some objects, and adds what cannot be without them.
+    fn of(table: &'a Table, objects: &BTreeSet<Object>) -> Self {
+        let mut out = Self::default();
+        if objects.is_empty() {
+            return out;
+        }
+        for o in objects {
+            match o {
+                Object::Set(n) => out.sets.extend(table.sets.get_key_value(n).map(|(n, _)| n)),
+                Object::Chain(n) => out
+                    .chains
+                    .extend(table.chains.get_key_value(n).map(|(n, _)| n)),
+            }
+        }
+        let stale: Vec<&str> = out.sets.iter().map(|n| &***n).collect();
+        for name in &table.dirty_chains {
+            if let Some((name, state)) = table.chains.get_key_value(name)
+                && state.uses(&stale)
+            {
+                out.chains.insert(name);
+            }
+        }
+        loop {
+            let chains = out.chains.iter();
+            let absent = chains.filter(|n| table.chains.get(**n).is_some_and(|s| s.live.is_none()));
+            out.absent = absent.map(|n| &***n).collect();
+            let mut more = Vec::new();
+            for name in &table.dirty_chains {
+                if let Some((name, state)) = table.chains.get_key_value(name)
+                    && !out.chains.contains(name)
+                    && state.leads_to(&out.absent)
+                {
+                    more.push(name);
+                }
+            }
+            if more.is_empty() {
+                return out;
+            }
+            out.chains.extend(more);
         }
     }
 }
@@ -404,35 +466,40 @@ impl Table {
         self.plan_except(&BTreeSet::new())
     }
 
-    /// The same, leaving some objects as they are; also the chains that use a set left out, so
-    /// that no rule meets a set that is not its own.
+    /// What differs.
+    pub(crate) fn dirty_objects(&self) -> Vec<Object> {
+        let sets = self.dirty_sets.iter().cloned().map(Object::Set);
+        let chains = self.dirty_chains.iter().cloned().map(Object::Chain);
+        sets.chain(chains).collect()
+    }
+
+    /// The same, leaving some objects as they are, and what cannot be without them: chains that
+    /// use a set left out, so that no rule meets a set that is not its own; rules and members
+    /// of maps that lead to a chain that is not there.
     pub fn plan_except(&self, left_out: &BTreeSet<Object>) -> Plan {
         let mut p = Phases::default();
         if !self.awake && (self.is_dirty() || !self.chains.is_empty() || !self.sets.is_empty()) {
             p.table.push(Op::CreateTable);
         }
+        let left = LeftOut::of(self, left_out);
         let mut recreated: Vec<&str> = Vec::new();
-        let mut stale: Vec<&str> = Vec::new();
         for name in &self.dirty_sets {
             let Some(state) = self.sets.get(name) else {
                 continue;
             };
-            if !left_out.is_empty() && left_out.contains(&Object::Set(name.clone())) {
-                stale.push(name);
+            if left.sets.contains(name) {
                 continue;
             }
             if state.recreate() {
                 recreated.push(name);
             }
-            plan_set(name, state, &mut p);
+            plan_set(name, state, &left.absent, &mut p);
         }
         for name in &self.dirty_chains {
             let Some(state) = self.chains.get(name) else {
                 continue;
             };
-            let left = !left_out.is_empty()
-                && (left_out.contains(&Object::Chain(name.clone())) || state.uses(&stale));
-            if !left {
+            if !left.chains.contains(name) {
                 plan_chain(name, state, &recreated, &mut p);
             }
         }
@@ -443,7 +510,7 @@ impl Table {
                 .iter()
                 .filter(|(n, _)| !self.dirty_chains.contains(*n))
             {
-                if state.uses(&recreated) {
+                if state.uses(&recreated) && !left.chains.contains(name) {
                     plan_chain(name, state, &recreated, &mut p);
                 }
             }
