@@ -236,8 +236,9 @@ pub enum Problem {
     /// A segment is of an unknown type, empty or too long.
     #[error("a segment is malformed")]
     Segment,
-    /// A segment of a confederation from a peer outside (RFC 5065, section 5.3).
-    #[error("it has confederation segments")]
+    /// A confederation's segments from a peer outside, or none in front from another
+    /// member (RFC 5065, section 5.3).
+    #[error("its confederation segments are not those of such a peer")]
     Confederation,
     /// AS 0 (RFC 7607).
     #[error("it holds AS 0")]

@@ -8,7 +8,7 @@ use super::as4;
 use super::nlri::NlriBlock;
 use crate::attr::{
     Aggregator, AsPath, Attributes, Community, ExtCommunity, LargeCommunity, NextHop, Origin,
-    UnknownAttribute, code,
+    SegmentKind, UnknownAttribute, code,
 };
 use crate::caps::Decoding;
 use crate::error::{FaultClass, Problem};
@@ -290,9 +290,15 @@ fn origin(raw: Raw<'_>) -> Result<Origin, Bad> {
 }
 
 fn as_path(raw: Raw<'_>, how: &Decoding) -> Result<AsPath, Bad> {
-    // Segments of a confederation come from our AS and from its other members.
+    // Segments of a confederation come from our AS and from its other members, and those
+    // put themselves first (RFC 5065, section 5.3).
     let confed = how.peer != PeerKind::External;
-    as4::read(raw.value, how.four_octet_as, confed).or_else(withdraw)
+    let path = as4::read(raw.value, how.four_octet_as, confed).or_else(withdraw)?;
+    let first = path.segments().next().map(|s| s.kind);
+    if how.peer == PeerKind::Confederation && first != Some(SegmentKind::ConfedSequence) {
+        return withdraw(Problem::Confederation);
+    }
+    Ok(path)
 }
 
 /// RFC 6793, section 6, discards it; RFC 7607 withdraws for AS 0.

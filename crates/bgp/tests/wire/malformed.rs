@@ -157,14 +157,34 @@ fn what_only_internal_peers_send() {
             ),
         ],
     );
-    table(
-        &session(PeerKind::Confederation),
-        &[
-            ("40 05 04 00000064", Clean),
-            ("80 09 04 0a000001", Discard(9, NotForPeer)),
-            ("40 02 06 03 01 0000fde8", Clean),
-        ],
-    );
+    let member = session(PeerKind::Confederation);
+    let path = "40 02 06 03 01 0000fde9";
+    for (attribute, expected) in [
+        ("40 05 04 00000064", Clean),
+        ("80 09 04 0a000001", Discard(9, NotForPeer)),
+    ] {
+        let all = format!("{ORIGIN} {path} {HOP} {attribute}");
+        assert_eq!(fate(&all, &member), expected, "{attribute}");
+    }
+}
+
+/// RFC 5065, section 5.3.
+#[test]
+fn another_member_of_the_confederation_comes_first() {
+    let confederation = || Withdraw(2, Problem::Confederation);
+    let rows = || {
+        [
+            ("40 02 06 03 01 0000fde9", Clean),
+            ("40 02 0c 03 01 0000fde9 02 01 00000001", Clean),
+            ("40 02 00", confederation()),
+            (PATH, confederation()),
+            ("40 02 06 04 01 0000fde9", confederation()),
+        ]
+    };
+    table(&session(PeerKind::Confederation), &rows());
+    // Within a member AS anything is possible.
+    let inside = rows().map(|(attribute, _)| (attribute, Clean));
+    table(&session(PeerKind::Internal), &inside);
 }
 
 /// RFC 6793, section 6; RFC 7607.
