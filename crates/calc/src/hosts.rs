@@ -8,6 +8,7 @@
 //! the programmer's to see. Says anything of another node's.
 
 use crate::labels::LabelSetId;
+use crate::members::Members;
 use crate::policies::{Hook, Policies};
 use crate::workloads::each_once;
 use desired::{Delta, HostMatch, HostPolicy};
@@ -51,6 +52,7 @@ impl Hosts {
         name: &Arc<str>,
         endpoint: Option<&HostEndpoint>,
         policies: &mut Policies,
+        members: &Members,
     ) {
         if self.locals.get(name).map(|l| &l.endpoint) == endpoint {
             return;
@@ -59,7 +61,7 @@ impl Hosts {
         let new = new.map(|(interface, e)| Local {
             endpoint: e.clone(),
             interface,
-            labels: policies.join(&e.labels, &e.profiles),
+            labels: policies.join(&e.labels, &e.profiles, members),
         });
         let now = new.as_ref().map(|l| l.labels);
         // The new one joined first, so that what both need stays.

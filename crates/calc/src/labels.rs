@@ -262,6 +262,13 @@ impl Index {
         changes
     }
 
+    /// The labels of a profile.
+    pub(crate) fn profile(&self, id: &ProfileId) -> Option<Labels> {
+        let pairs = self.profiles.get(&self.words.find(id)?)?;
+        let text = |w: &Word| self.words.text(*w);
+        Some(Labels::new(pairs.iter().map(|(k, v)| (text(k), text(v)))))
+    }
+
     fn evaluate_affected(&mut self, profile: Word, affected: &[SelectorId]) -> Vec<Change> {
         let mut out = Vec::new();
         if affected.is_empty() {

@@ -112,8 +112,13 @@ impl Calc {
         });
         self.members.update(&Owner::Workload(key.clone()), thing);
         if key.node == self.settings.node {
-            self.workloads
-                .update(key, endpoint, &mut self.policies, &mut self.network);
+            self.workloads.update(
+                key,
+                endpoint,
+                &mut self.policies,
+                &self.members,
+                &mut self.network,
+            );
         }
     }
 
@@ -126,7 +131,8 @@ impl Calc {
         });
         self.members.update(&Owner::Host(name.clone()), thing);
         let local = endpoint.filter(|e| e.node == self.settings.node);
-        self.hosts.update(&name, local, &mut self.policies);
+        self.hosts
+            .update(&name, local, &mut self.policies, &self.members);
     }
 
     fn update_network_set(&mut self, key: NetworkSetKey, set: Option<&NetworkSet>) {

@@ -249,6 +249,11 @@ impl Members {
         }
     }
 
+    /// The labels that a profile gives to inherit.
+    pub(crate) fn profile(&self, id: &ProfileId) -> Option<Labels> {
+        self.index.profile(id)
+    }
+
     /// The set of a description, with one more reference to it.
     pub(crate) fn acquire_set(&mut self, spec: SetSpec) -> (SetIndex, SetId) {
         let id = spec.id();

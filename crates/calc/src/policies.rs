@@ -178,8 +178,7 @@ pub(crate) struct Policies {
     policies: BTreeMap<PolicyKey, PolicyState>,
     applied: FxHashMap<SelectorId, Applied>,
     tiers: FxHashMap<Arc<str>, Tier>,
-    /// Which selectors have policies of a tier.
-    by_tier: BTreeSet<(Arc<str>, SelectorId)>,
+    tier_names: FxHashSet<Arc<str>>,
     profiles: FxHashMap<ProfileId, ProfileState>,
     active_policies: FxHashMap<PolicyKey, Active<PolicyRules>>,
     active_profiles: FxHashMap<ProfileId, Active<ProfileRules>>,
@@ -197,11 +196,13 @@ impl Policies {
         let Some(policy) = policy else {
             if let Some(old) = self.policies.remove(&key) {
                 self.detach(&old);
+                self.mark(&key, &old);
                 self.forget(old);
-                self.dirty_policies.insert(key);
             }
             return;
         };
+        let mut policy = policy;
+        policy.tier = self.tier_name(policy.tier);
         // All is acquired before the old one gives back, so that what is equal stays.
         let mut rank = Arc::new(Rank::new(&key, &policy));
         let selector = self.index.acquire_selector(&policy.selector);
@@ -220,14 +221,14 @@ impl Policies {
                     || !Arc::ptr_eq(&old.ingress, &new.ingress)
                     || !Arc::ptr_eq(&old.egress, &new.egress)
                 {
-                    self.dirty_policies.insert(key.clone());
+                    self.mark(&key, &new);
                 }
                 new.rank = rank;
                 self.forget(old);
             }
             old => {
-                self.dirty_policies.insert(key.clone());
                 self.attach(selector, &rank);
+                self.mark(&key, &new);
                 if let Some(old) = old {
                     self.detach(&old);
                     self.forget(old);
@@ -235,6 +236,31 @@ impl Policies {
             }
         }
         self.policies.insert(key, new);
+    }
+
+    /// One text for a tier that many policies name.
+    fn tier_name(&mut self, name: Arc<str>) -> Arc<str> {
+        if let Some(known) = self.tier_names.get(&name) {
+            return known.clone();
+        }
+        if self.tier_names.len() >= 64 {
+            let used = |n: &Arc<str>| Arc::strong_count(n) > 1;
+            self.tier_names.retain(used);
+        }
+        self.tier_names.insert(name.clone());
+        name
+    }
+
+    /// The outside may have to hear of a policy.
+    fn mark(&mut self, key: &PolicyKey, state: &PolicyState) {
+        if self.is_used(state) || self.active_policies.contains_key(key) {
+            self.dirty_policies.insert(key.clone());
+        }
+    }
+
+    fn is_used(&self, state: &PolicyState) -> bool {
+        let applied = self.applied.get(&state.selector);
+        state.on_every_node || applied.is_some_and(|a| a.users > 0)
     }
 
     /// Gives back what a policy held.
@@ -251,12 +277,11 @@ impl Policies {
         let at = applied.ranks.partition_point(|r| r.position(rank).is_lt());
         applied.ranks.insert(at, rank.clone());
         applied.users = matching.len();
-        self.by_tier.insert((rank.tier.clone(), selector));
         self.dirty_labels.extend(matching);
     }
 
     fn detach(&mut self, state: &PolicyState) {
-        let (selector, tier) = (state.selector, &state.rank.tier);
+        let selector = state.selector;
         self.dirty_labels.extend(self.index.matching(selector));
         let Some(applied) = self.applied.get_mut(&selector) else {
             return;
@@ -268,10 +293,6 @@ impl Policies {
         let here = applied.ranks[from..].iter();
         if let Some(i) = here.take(2).position(|r| Arc::ptr_eq(r, &state.rank)) {
             applied.ranks.remove(from + i);
-        }
-        let first = applied.ranks.partition_point(|r| r.tier < *tier);
-        if applied.ranks.get(first).is_none_or(|r| r.tier != *tier) {
-            self.by_tier.remove(&(tier.clone(), selector));
         }
         if applied.ranks.is_empty() {
             self.applied.remove(&selector);
@@ -303,18 +324,24 @@ impl Policies {
             None => self.tiers.remove(&name),
         };
         if old != tier {
-            let (first, last) = (SelectorId(0), SelectorId(u32::MAX));
-            let using = self.by_tier.range((name.clone(), first)..=(name, last));
-            let labels = using.flat_map(|(_, s)| self.index.matching(*s));
+            let has = |a: &&Applied| {
+                let first = a.ranks.partition_point(|r| r.tier < name);
+                a.users > 0 && a.ranks.get(first).is_some_and(|r| r.tier == name)
+            };
+            let using = self.applied.iter().filter(|(_, a)| has(a));
+            let labels = using.flat_map(|(s, _)| self.index.matching(*s));
             self.dirty_labels.extend(labels);
         }
     }
 
     /// Takes the new state of a profile.
     pub(crate) fn update_profile(&mut self, id: &ProfileId, profile: Option<Profile>) {
-        let labels = profile.as_ref().map(|p| &p.labels);
-        for c in self.index.set_profile(id, labels) {
-            self.match_changed(c.set, c.selector, c.matches);
+        // Those of profiles that nothing here has are looked up when something comes that has them.
+        if self.profiles.get(id).is_some_and(|s| s.users > 0) {
+            let labels = profile.as_ref().map(|p| &p.labels);
+            for c in self.index.set_profile(id, labels) {
+                self.match_changed(c.set, c.selector, c.matches);
+            }
         }
         let new = profile.map(|p| (self.shelf.put(p.ingress), self.shelf.put(p.egress)));
         let state = self.profiles.entry(id.clone()).or_default();
@@ -330,20 +357,28 @@ impl Policies {
         }
     }
 
-    /// A local endpoint with these labels and profiles is there.
-    pub(crate) fn join(&mut self, labels: &Labels, profiles: &[ProfileId]) -> LabelSetId {
-        let (id, new) = self.index.acquire_labels(labels, profiles);
-        if new {
-            self.dirty_labels.insert(id);
-            for selector in self.index.matches(id).to_vec() {
-                self.match_changed(id, selector, true);
-            }
-        }
+    /// A local endpoint with these labels and profiles is there; `members` knows what each profile
+    /// gives to inherit.
+    pub(crate) fn join(
+        &mut self,
+        labels: &Labels,
+        profiles: &[ProfileId],
+        members: &Members,
+    ) -> LabelSetId {
         for p in profiles {
             let state = self.profiles.entry(p.clone()).or_default();
             state.users += 1;
             if state.users == 1 {
                 self.dirty_profiles.insert(p.clone());
+                // Nothing that is here has it, so nothing matches anew.
+                self.index.set_profile(p, members.profile(p).as_ref());
+            }
+        }
+        let (id, new) = self.index.acquire_labels(labels, profiles);
+        if new {
+            self.dirty_labels.insert(id);
+            for selector in self.index.matches(id).to_vec() {
+                self.match_changed(id, selector, true);
             }
         }
         id
@@ -365,6 +400,7 @@ impl Policies {
             state.users -= 1;
             if state.users == 0 {
                 self.dirty_profiles.insert(p.clone());
+                self.index.set_profile(p, None);
                 if state.rules.is_none() {
                     self.profiles.remove(p);
                 }
@@ -428,11 +464,7 @@ impl Policies {
     /// Says which rules came, changed and went, acquiring and releasing their sets.
     pub(crate) fn flush(&mut self, members: &mut Members, delta: &mut Delta) {
         for key in std::mem::take(&mut self.dirty_policies) {
-            let used = |s: &PolicyState| {
-                let applied = self.applied.get(&s.selector);
-                applied.is_some_and(|a| a.users > 0) || s.on_every_node
-            };
-            let needed = self.policies.get(&key).filter(|s| used(s));
+            let needed = self.policies.get(&key).filter(|s| self.is_used(s));
             let rules = needed.map(|s| compile_policy(s, &self.shelf, members));
             let change = replace(&mut self.active_policies, &key, rules, members);
             if let Some(change) = change {

@@ -28,24 +28,27 @@ enum Field {
     Domains(Box<[Arc<str>]>),
 }
 
-/// What a side states.
-type Side = Box<[Field]>;
+/// What a side states; equal ones are the same.
+type Side = Arc<[Field]>;
 
-/// Annotations of a rule.
-type Annotations = Box<[(Arc<str>, Arc<str>)]>;
+/// What few rules have.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+struct Rare {
+    annotations: Vec<(Arc<str>, Arc<str>)>,
+    not_protocol: Option<Protocol>,
+    icmp: Option<Icmp>,
+    not_icmp: Option<Icmp>,
+}
 
 /// One rule.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StoredRule {
     source: Side,
     destination: Side,
-    annotations: Annotations,
+    rare: Option<Box<Rare>>,
     action: Action,
     family: Option<Family>,
     protocol: Option<Protocol>,
-    not_protocol: Option<Protocol>,
-    icmp: Option<Icmp>,
-    not_icmp: Option<Icmp>,
 }
 
 /// A list of rules on the shelf; equal ones are the same.
@@ -55,10 +58,11 @@ pub(crate) type Stored = Arc<[StoredRule]>;
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     words: Interner,
+    sides: FxHashSet<Side>,
     lists: FxHashSet<Stored>,
 }
 
-fn store_side(words: &mut Interner, e: Entity) -> Side {
+fn fields(words: &mut Interner, e: Entity) -> Vec<Field> {
     let mut out = Vec::new();
     let mut list = |empty: bool, field: Field| {
         if !empty {
@@ -83,10 +87,10 @@ fn store_side(words: &mut Interner, e: Entity) -> Side {
     out.extend(e.not_selector.map(|s| Field::NotSelector(word(s))));
     out.extend(e.nodes.map(|s| Field::Nodes(word(s))));
     out.extend(e.service.map(|s| Field::Service(Box::new(s))));
-    out.into()
+    out
 }
 
-fn take_side(words: &Interner, side: &Side) -> Entity {
+fn take_side(words: &Interner, side: &[Field]) -> Entity {
     let selector = |word: Word| {
         Selector::parse(words.text(word)).expect("the canonical text of a selector parses")
     };
@@ -112,21 +116,25 @@ fn take_side(words: &Interner, side: &Side) -> Entity {
 impl Shelf {
     /// Puts a list on the shelf, or finds its equal there.
     pub(crate) fn put(&mut self, rules: Vec<Rule>) -> Stored {
-        let words = &mut self.words;
-        let store = |r: Rule| StoredRule {
-            source: store_side(words, r.source),
-            destination: store_side(words, r.destination),
-            annotations: r.annotations.into(),
-            action: r.action,
-            family: r.family,
-            protocol: r.protocol,
-            not_protocol: r.not_protocol,
-            icmp: r.icmp,
-            not_icmp: r.not_icmp,
+        let store = |r: Rule| {
+            let rare = Rare {
+                annotations: r.annotations,
+                not_protocol: r.not_protocol,
+                icmp: r.icmp,
+                not_icmp: r.not_icmp,
+            };
+            StoredRule {
+                source: self.put_side(r.source),
+                destination: self.put_side(r.destination),
+                rare: (rare != Rare::default()).then(|| Box::new(rare)),
+                action: r.action,
+                family: r.family,
+                protocol: r.protocol,
+            }
         };
         let rules: Vec<StoredRule> = rules.into_iter().map(store).collect();
         if let Some(known) = self.lists.get(&*rules).cloned() {
-            self.release(&rules);
+            self.give_back_sides(sides(&rules), rules);
             return known;
         }
         let new: Stored = rules.into();
@@ -134,18 +142,33 @@ impl Shelf {
         new
     }
 
+    fn put_side(&mut self, entity: Entity) -> Side {
+        let side = fields(&mut self.words, entity);
+        if let Some(known) = self.sides.get(&*side).cloned() {
+            release(&mut self.words, &side);
+            return known;
+        }
+        let new: Side = side.into();
+        self.sides.insert(new.clone());
+        new
+    }
+
     /// The rules of a list.
     pub(crate) fn take(&self, rules: &Stored) -> Vec<Rule> {
-        let take = |r: &StoredRule| Rule {
-            source: take_side(&self.words, &r.source),
-            destination: take_side(&self.words, &r.destination),
-            annotations: r.annotations.to_vec(),
-            action: r.action,
-            family: r.family,
-            protocol: r.protocol,
-            not_protocol: r.not_protocol,
-            icmp: r.icmp,
-            not_icmp: r.not_icmp,
+        let nothing = Rare::default();
+        let take = |r: &StoredRule| {
+            let rare = r.rare.as_deref().unwrap_or(&nothing);
+            Rule {
+                source: take_side(&self.words, &r.source),
+                destination: take_side(&self.words, &r.destination),
+                annotations: rare.annotations.clone(),
+                action: r.action,
+                family: r.family,
+                protocol: r.protocol,
+                not_protocol: rare.not_protocol,
+                icmp: rare.icmp,
+                not_icmp: rare.not_icmp,
+            }
         };
         rules.iter().map(take).collect()
     }
@@ -153,24 +176,40 @@ impl Shelf {
     /// Gives a list back; the last one takes it off the shelf.
     pub(crate) fn give_back(&mut self, rules: Stored) {
         // One reference is the shelf's, one this.
-        if Arc::strong_count(&rules) == 2 {
-            self.lists.remove(&*rules);
-            self.release(&rules);
+        if Arc::strong_count(&rules) > 2 {
+            return;
         }
+        self.lists.remove(&*rules);
+        self.give_back_sides(sides(&rules), rules);
     }
 
-    fn release(&mut self, rules: &[StoredRule]) {
-        let sides = rules.iter().flat_map(|r| [&r.source, &r.destination]);
-        for field in sides.flat_map(|s| s.iter()) {
-            if let Field::Selector(w) | Field::NotSelector(w) | Field::Nodes(w) = field {
-                self.words.release(*w);
+    /// Gives sides back after those who had them are gone; one may be there more than once.
+    fn give_back_sides<T>(&mut self, sides: Vec<Side>, gone: T) {
+        drop(gone);
+        for side in sides {
+            if Arc::strong_count(&side) == 2 {
+                self.sides.remove(&*side);
+                release(&mut self.words, &side);
             }
         }
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.lists.is_empty() && self.words.is_empty()
+        self.lists.is_empty() && self.sides.is_empty() && self.words.is_empty()
+    }
+}
+
+fn sides(rules: &[StoredRule]) -> Vec<Side> {
+    let both = rules.iter().flat_map(|r| [&r.source, &r.destination]);
+    both.cloned().collect()
+}
+
+fn release(words: &mut Interner, side: &[Field]) {
+    for field in side {
+        if let Field::Selector(w) | Field::NotSelector(w) | Field::Nodes(w) = field {
+            words.release(*w);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! Never: sees an endpoint of another node.
 
 use crate::labels::LabelSetId;
+use crate::members::Members;
 use crate::policies::{Policies, Resolved};
 use crate::routes::Network;
 use desired::{Delta, TierPolicies, WorkloadPolicy};
@@ -45,6 +46,7 @@ impl Workloads {
         key: WorkloadKey,
         endpoint: Option<WorkloadEndpoint>,
         policies: &mut Policies,
+        members: &Members,
         network: &mut Network,
     ) {
         let known = self.locals.get(&key).map(|l| &*l.endpoint);
@@ -77,7 +79,7 @@ impl Workloads {
         // Who comes joins before who goes leaves, so that what both need stays.
         touched.dedup();
         for name in touched {
-            self.elect(name, policies, network);
+            self.elect(name, policies, members, network);
         }
         if let Some(old) = old {
             self.deactivate(&key, &old, policies, network);
@@ -89,7 +91,13 @@ impl Workloads {
     }
 
     /// Makes the lowest of an interface's endpoints active, and no other.
-    fn elect(&mut self, name: IfName, policies: &mut Policies, network: &mut Network) {
+    fn elect(
+        &mut self,
+        name: IfName,
+        policies: &mut Policies,
+        members: &Members,
+        network: &mut Network,
+    ) {
         let Some(keys) = self.by_interface.get(&name) else {
             return;
         };
@@ -101,7 +109,7 @@ impl Workloads {
         });
         let loser = loser.cloned();
         if let Some(key) = winner {
-            self.activate(&key, policies, network);
+            self.activate(&key, policies, members, network);
         }
         if let Some(key) = loser
             && let Some(local) = self.locals.get_mut(&key)
@@ -114,7 +122,13 @@ impl Workloads {
         }
     }
 
-    fn activate(&mut self, key: &WorkloadKey, policies: &mut Policies, network: &mut Network) {
+    fn activate(
+        &mut self,
+        key: &WorkloadKey,
+        policies: &mut Policies,
+        members: &Members,
+        network: &mut Network,
+    ) {
         let Some(local) = self.locals.get_mut(key) else {
             return;
         };
@@ -122,7 +136,7 @@ impl Workloads {
             return;
         }
         let endpoint = local.endpoint.clone();
-        let labels = policies.join(&endpoint.labels, &endpoint.profiles);
+        let labels = policies.join(&endpoint.labels, &endpoint.profiles, members);
         local.labels = Some(labels);
         self.by_labels.insert((labels, key.clone()));
         add_routes(key, &endpoint, network);
