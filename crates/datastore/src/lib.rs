@@ -14,6 +14,7 @@ mod error;
 mod init;
 mod ipam_store;
 pub mod memory;
+pub mod pending;
 mod store;
 mod syncer;
 

@@ -17,7 +17,7 @@ const DEFAULT: &str = "default";
 ///
 /// # Errors
 /// For the kinds that only the ipam crate reads and writes.
-pub(super) fn location(
+pub(crate) fn location(
     operation: &'static str,
     kind: ResourceKind,
     namespace: Option<&str>,
@@ -38,7 +38,7 @@ pub(super) fn location(
 }
 
 /// A stored entry as a resource.
-pub(super) fn read(
+pub(crate) fn read(
     kind: ResourceKind,
     namespace: Option<&str>,
     name: &str,
@@ -61,7 +61,7 @@ pub(super) fn read(
 }
 
 /// A resource as it is stored.
-pub(super) fn write(resource: &Resource, old: Option<&Entry>) -> Result<Bytes, ClientError> {
+pub(crate) fn write(resource: &Resource, old: Option<&Entry>) -> Result<Bytes, ClientError> {
     match resource {
         Resource::IpamConfiguration(r) => {
             // Fields of other versions stay.

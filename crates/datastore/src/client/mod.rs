@@ -6,7 +6,7 @@
 //! Never: changes an object that it was not asked to change.
 
 mod check;
-mod codec;
+pub(crate) mod codec;
 mod error;
 mod pods;
 mod profiles;
@@ -133,7 +133,7 @@ impl Client {
     }
 
     /// The resource and its entry, if it is stored.
-    async fn entry(
+    pub(crate) async fn entry(
         &self,
         operation: &'static str,
         kind: ResourceKind,
