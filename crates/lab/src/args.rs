@@ -36,6 +36,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Send packets: from one end to another, or between all pods
     Probe(ProbeArgs),
+    /// Say what policy makes of a flow, and which rule decides
+    Why(WhyArgs),
     /// Show nodes and pods; ends with 1 unless all nodes are ready and all pods run
     Status(StatusArgs),
     /// Show what travels on the fabric
@@ -132,6 +134,32 @@ pub struct ProbeArgs {
     pub json: bool,
 }
 
+/// Arguments of `why`.
+#[derive(Debug, ClapArgs)]
+pub struct WhyArgs {
+    /// NAMESPACE/POD, node/NAME, host/NAME or ip/ADDRESS
+    pub from: String,
+    /// As FROM, or service/NAMESPACE/NAME
+    pub to: String,
+    /// PORT, PORT/UDP, PORT/SCTP or ICMP
+    #[arg(default_value = "80/TCP")]
+    pub port: Port,
+    /// ipv4 or ipv6 [default: the first that both ends have]
+    #[arg(long, value_parser = family)]
+    pub family: Option<net::Family>,
+    /// Also every rule that did not match
+    #[arg(long)]
+    pub all: bool,
+}
+
+fn family(s: &str) -> Result<net::Family, String> {
+    match s {
+        "ipv4" | "4" => Ok(net::Family::V4),
+        "ipv6" | "6" => Ok(net::Family::V6),
+        _ => Err(format!("family {s:?} is neither ipv4 nor ipv6")),
+    }
+}
+
 /// Arguments of `status`.
 #[derive(Debug, ClapArgs)]
 pub struct StatusArgs {
@@ -161,9 +189,12 @@ pub struct RoutesArgs {
 /// Arguments of `test`.
 #[derive(Debug, ClapArgs)]
 pub struct TestArgs {
-    /// Scenario files
+    /// Scenario files, and directories of them (but for those named `files`)
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+    /// So many clusters at a time
+    #[arg(short, long, default_value_t = 4)]
+    pub jobs: usize,
     /// One JSON object a file
     #[arg(long)]
     pub json: bool,
@@ -262,7 +293,8 @@ mod tests {
             "lab probe a/b c/d 53/UDP --json",
             "lab probe * c/d ICMP --ttl",
             "lab exec default/a -- ping -c 1 10.0.0.1",
-            "lab test x.yaml --json",
+            "lab test x.yaml dir --json --jobs 2",
+            "lab why a/b service/c/d 53/UDP --all --family ipv6",
             "lab capture --count 5 --for 1.5s",
             "lab demo --keep",
             "lab down --all",

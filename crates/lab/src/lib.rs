@@ -18,7 +18,6 @@ mod command;
 mod holder;
 mod matrix;
 mod protocol;
-mod reason;
 mod routes;
 mod state;
 

@@ -36,6 +36,15 @@ pub(crate) enum Request {
         checks: Vec<Check>,
         /// In milliseconds.
         deadline_ms: u64,
+        /// All nodes enforce what is stored: one silence proves a prohibition.
+        settled: bool,
+    },
+    /// Bring services up to what is stored, and wait until all nodes have a marker.
+    Settle {
+        /// The range of a pool that was stored last.
+        marker: Option<String>,
+        /// In milliseconds.
+        timeout_ms: u64,
     },
     /// Keep sending and count; stops early when the caller shuts down its side.
     Stream {
@@ -109,6 +118,8 @@ pub(crate) enum Response {
     Done,
     /// To `WaitPods`: what is not as it was waited for.
     Late(Vec<PodStatus>),
+    /// To `Settle`: the nodes that are late.
+    Unsettled(Vec<String>),
     /// It cannot be done, and why.
     Error(String),
 }

@@ -223,7 +223,7 @@ impl Demo {
                 source: None,
             });
         }
-        let results = check(self.handle(), checks.clone(), ENFORCED)?;
+        let results = check(self.handle(), checks.clone(), ENFORCED, false)?;
         let why = Explainer::new(self.handle(), self.handle().status()?)?;
         for (c, r) in checks.iter().zip(&results) {
             let reason = why.explain(&c.flow, &r.outcome).text;

@@ -91,6 +91,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Delete(a) => objects::delete(&name, &a),
         Command::Exec(a) => exec(&name, &a),
         Command::Probe(a) => probe::run(&name, &a),
+        Command::Why(a) => probe::why(&name, &a),
         Command::Status(a) => show::status(&name, a.output.is_some()),
         Command::Capture(a) => show::capture(&name, &a),
         Command::Routes(a) => show::routes(&name, &a.target),

@@ -10,19 +10,20 @@ use crate::args::FileArgs;
 use crate::command::handle::{Handle, unexpected};
 use crate::command::{Failure, note, say};
 use crate::protocol::{PodRef, PodStatus, Request, Response};
-use crate::reason::World;
 use crate::state::Dir;
 use api::{Resource, ResourceKind, parse_documents};
 use datastore::{Client, ClientError, Delete, Store};
 use net::Family;
+use scenario::cluster::UPLINK;
 use scenario::in_order;
-use scenario::plan::{POOL_V4, POOL_V6, Spec};
+use scenario::plan::Spec;
 use serde_json::json;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use verdict::World;
 
 /// The store of a lab, with a runtime to use it on.
 pub(super) struct Objects {
@@ -81,22 +82,125 @@ impl Objects {
         })
     }
 
-    /// All that policy depends on, as stored now.
+    /// All that policy depends on, as stored now, and which addresses the nodes of `spec` have on
+    /// their uplinks.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub(super) fn world(&self) -> Result<World, Failure> {
+    pub(super) fn world(&self, spec: &Spec) -> Result<World, Failure> {
         let mut world = World::default();
         let prefixes = ["/calico/resources/v3/", "/registry/"];
         self.runtime
             .block_on(self.store.list_each(&prefixes, &mut |e| {
                 // A bad object counts as absent, as it does for the agents.
-                for u in api::updates_for_key(&e.key, Some(&e.value)).unwrap_or_default() {
-                    world.learn(u);
-                }
+                world.extend(api::updates_for_key(&e.key, Some(&e.value)).unwrap_or_default());
             }))?;
+        // Nobody stores it, and every cluster has it.
+        world.extend(api::updates(&api::default_allow_profile().into()).unwrap_or_default());
+        let plan = spec.plan().map_err(|e| Failure::input(e.to_string()))?;
+        for n in &plan.nodes {
+            let addresses = n.addresses.iter().map(|i| i.addr).collect();
+            world.set_interface(&n.name, UPLINK, addresses);
+        }
         Ok(world)
     }
+
+    /// Stores a pool that nothing uses, whose range then shows up on every node, in place of the
+    /// one before. Gives the range.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub(super) fn mark(&self, number: u32, family: Option<Family>) -> Result<String, Failure> {
+        let cidr = match family {
+            Some(Family::V6) => format!("fd00:ffff:{:x}::/122", number * 2),
+            // 198.18.0.0/15 is for benchmarks (RFC 2544); every second /26, so that none touch.
+            _ => {
+                let n = number % 512 * 2;
+                format!("198.{}.{}.{}/26", 18 + n / 1024, n / 4 % 256, n % 4 * 64)
+            }
+        };
+        let name = |n: u32| format!("lab-marker-{n}");
+        let pool = json!({
+            "apiVersion": api::V3, "kind": "IPPool", "metadata": {"name": name(number)},
+            "spec": {"cidr": cidr, "disabled": true, "allowedUses": ["Workload"]},
+        });
+        for parsed in parse_documents(&pool.to_string(), "the lab's marker") {
+            let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
+            self.apply(r)?;
+        }
+        let before = self.runtime.block_on(self.client.delete(
+            ResourceKind::IpPool,
+            None,
+            &name(number - 1),
+            Delete::default(),
+        ));
+        match before {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(cidr),
+        }
+    }
+
+    /// Deletes all objects of such kinds but what a new lab has; gives the pods that must go.
+    ///
+    /// # Errors
+    /// If the store refuses.
+    pub(super) fn reset(
+        &self,
+        spec: &Spec,
+        kinds: fn(ResourceKind) -> bool,
+    ) -> Result<Vec<PodRef>, Failure> {
+        let base: Vec<Resource> = base(spec)?;
+        let mut pods = Vec::new();
+        // Policies before their tiers, what is in namespaces before these.
+        let rank = |k: &ResourceKind| match k {
+            ResourceKind::Pod => 0,
+            ResourceKind::Namespace | ResourceKind::Tier => 2,
+            _ => 1,
+        };
+        let mut all: Vec<ResourceKind> = ResourceKind::ALL.to_vec();
+        all.retain(|k| kinds(*k));
+        all.sort_by_key(rank);
+        for kind in all {
+            let listed = self.runtime.block_on(self.client.list(kind, None))?;
+            for r in listed.resources {
+                let same = |b: &&Resource| b.kind() == kind && b.meta().name == r.meta().name;
+                match base.iter().find(same) {
+                    Some(b) => _ = self.apply(b.clone())?,
+                    None if is_fixed(&r) => {}
+                    None => {
+                        pods.extend(gone(&r));
+                        self.delete(&r)?;
+                    }
+                }
+            }
+        }
+        Ok(pods)
+    }
+}
+
+/// What nobody stores, or nobody may delete.
+fn is_fixed(r: &Resource) -> bool {
+    let name = &r.meta().name;
+    match r.kind() {
+        ResourceKind::Tier => api::builtin_tiers()
+            .iter()
+            .any(|t| t.metadata.name == *name),
+        ResourceKind::Profile => ["kns.", "ksa.", "projectcalico-"]
+            .iter()
+            .any(|p| name.starts_with(p)),
+        _ => false,
+    }
+}
+
+fn base(spec: &Spec) -> Result<Vec<Resource>, Failure> {
+    let mut all = Vec::new();
+    for value in scenario::cluster::base_objects(spec) {
+        for parsed in parse_documents(&value.to_string(), "the lab's own objects") {
+            let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
+            all.push(r);
+        }
+    }
+    Ok(all)
 }
 
 /// What every lab has before its first node starts: what a cluster has, the namespaces that
@@ -106,37 +210,8 @@ pub(super) fn prepare(dir: &Dir, spec: &Spec) -> Result<(), Failure> {
     objects
         .runtime
         .block_on(datastore::init(&objects.store, &["k8s".to_owned()]))?;
-    let mut all = Vec::new();
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        let labels = json!({"kubernetes.io/metadata.name": name});
-        all.push(json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
-        }));
-    }
-    if spec.default_pools {
-        let (vxlan, ipip) = spec.encapsulation.modes();
-        for family in spec.families.iter() {
-            let (name, cidr, ipip) = match family {
-                Family::V4 => ("default-ipv4-ippool", POOL_V4, ipip),
-                Family::V6 => ("default-ipv6-ippool", POOL_V6, "Never"),
-            };
-            all.push(json!({
-                "apiVersion": api::V3, "kind": "IPPool", "metadata": {"name": name},
-                "spec": {"cidr": cidr, "vxlanMode": vxlan, "ipipMode": ipip, "natOutgoing": true},
-            }));
-        }
-    }
-    if spec.wireguard {
-        all.push(json!({
-            "apiVersion": api::V3, "kind": "FelixConfiguration", "metadata": {"name": "default"},
-            "spec": {"wireguardEnabled": true},
-        }));
-    }
-    for value in all {
-        for parsed in parse_documents(&value.to_string(), "the lab's own objects") {
-            let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
-            objects.apply(r)?;
-        }
+    for r in base(spec)? {
+        objects.apply(r)?;
     }
     Ok(())
 }

@@ -4,20 +4,23 @@
 //!
 //! Never: sends: the holder does.
 
-use crate::args::ProbeArgs;
+use crate::args::{ProbeArgs, WhyArgs};
 use crate::command::handle::{Handle, unexpected};
 use crate::command::objects::Objects;
 use crate::command::{Failure, say};
 use crate::matrix::{self, Cell};
-use crate::protocol::{Outcome, Request, Response, Status, Verdict};
-use crate::reason::{Reason, Side, World};
+use crate::protocol::{Outcome, PodStatus, Request, Response, Status, Verdict};
+use model::ServiceRef;
 use net::Family;
 use scenario::Flow;
+use scenario::plan::{Encapsulation, Spec, Topology};
+use scenario::report::millis;
 use scenario::{End, Port};
 use serde_json::json;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
+use verdict::{Explanation, Target, World};
 
 /// `manx lab probe`.
 pub(super) fn run(name: &str, a: &ProbeArgs) -> Result<ExitCode, Failure> {
@@ -98,10 +101,20 @@ pub(super) fn send(
     }
 }
 
+/// What policy makes of a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// Whether policy lets it through.
+    pub allowed: bool,
+    /// Where and why.
+    pub text: String,
+}
+
 /// Says what policy makes of flows.
 pub(super) struct Explainer {
     world: World,
     status: Status,
+    spec: Spec,
 }
 
 impl Explainer {
@@ -111,88 +124,149 @@ impl Explainer {
     /// If the store cannot be read.
     pub(super) fn new(handle: &Handle, status: Status) -> Result<Self, Failure> {
         Ok(Self {
-            world: Objects::open(&handle.dir)?.world()?,
+            world: Objects::open(&handle.dir)?.world(&handle.spec)?,
             status,
+            spec: handle.spec.clone(),
         })
     }
 
-    /// What policy makes of a flow.
+    /// What policy makes of a flow that was sent.
     pub(super) fn explain(&self, flow: &Flow, outcome: &Outcome) -> Reason {
         let family = flow
             .family
             .map(Family::from)
             .or(outcome.address.map(Family::of));
-        let from = self.side(&flow.from, family);
-        let to = match outcome.address {
-            Some(addr) => Some(self.side_at(&flow.to, addr)),
-            None => self.side(&flow.to, family),
-        };
-        let (Some(from), Some(to)) = (from, to) else {
-            let text = "one of the ends has no address".to_owned();
-            return Reason {
+        match self.ask(flow, family) {
+            Ok(answer) => Reason {
+                allowed: answer.verdict == verdict::Verdict::Allow,
+                text: scenario::offline::why(&answer).replace('\n', "; "),
+            },
+            Err(text) => Reason {
                 allowed: false,
                 text,
-            };
-        };
-        self.world.explain(
-            from,
-            to,
-            flow.port.protocol,
-            flow.port.number,
-            flow.port.icmp,
-        )
+            },
+        }
     }
 
-    fn side<'a>(&'a self, end: &'a End, family: Option<Family>) -> Option<Side<'a>> {
-        let fits = |a: &&IpAddr| family.is_none_or(|f| f == Family::of(**a));
-        let addr = match end {
+    /// What the oracle says of a flow; without a family, of the first that both ends have.
+    ///
+    /// # Errors
+    /// If one of the ends has no address.
+    pub(super) fn ask(&self, flow: &Flow, family: Option<Family>) -> Result<Explanation, String> {
+        let families = family.map_or_else(|| Family::BOTH.to_vec(), |f| vec![f]);
+        let mut why = String::new();
+        for family in families {
+            match self.flow(flow, family) {
+                Ok(asked) => return Ok(self.world.explain(&asked)),
+                Err(e) if why.is_empty() => why = e,
+                Err(_) => {}
+            }
+        }
+        Err(why)
+    }
+
+    fn flow(&self, flow: &Flow, family: Family) -> Result<verdict::Flow, String> {
+        let none = |end: &End| format!("{end} has no {family} address");
+        let target = match &flow.to {
+            End::Service { namespace, name } => Target::Service(ServiceRef {
+                namespace: namespace.as_str().into(),
+                name: name.as_str().into(),
+            }),
+            end => Target::Address(self.address(end, family).ok_or_else(|| none(end))?),
+        };
+        let own = self
+            .address(&flow.from, family)
+            .ok_or_else(|| none(&flow.from))?;
+        let (from, source) = match &flow.from {
             End::Pod { namespace, name } => {
-                let own =
-                    |p: &&crate::protocol::PodStatus| p.namespace == *namespace && p.name == *name;
-                self.status
-                    .pods
-                    .iter()
-                    .find(own)?
-                    .ips
-                    .iter()
-                    .find(fits)
-                    .copied()
+                let pod = self.world.pod(&format!("{namespace}/{name}"));
+                (
+                    pod.ok_or_else(|| format!("there is no pod {}", flow.from))?,
+                    own,
+                )
+            }
+            End::Node(name) => {
+                let source = self.through_tunnel(name, &target, family).unwrap_or(own);
+                (verdict::End::Node(name.as_str().into()), source)
+            }
+            End::Ip(addr) => (self.world.holder(*addr), *addr),
+            _ => (verdict::End::Outside, own),
+        };
+        let port = flow.port;
+        let mut asked = verdict::Flow::new(from, source, target, port.protocol, port.number);
+        asked.icmp = port.icmp;
+        Ok(asked)
+    }
+
+    /// The address of the tunnel by which a node's own processes reach a pod of another node.
+    fn through_tunnel(&self, node: &str, to: &Target, family: Family) -> Option<IpAddr> {
+        let tunnelled = match self.spec.encapsulation {
+            Encapsulation::None => false,
+            Encapsulation::Vxlan | Encapsulation::Ipip => true,
+            Encapsulation::VxlanCrossSubnet | Encapsulation::IpipCrossSubnet => {
+                self.spec.topology == Topology::Routed
+            }
+        };
+        let Target::Address(addr) = to else {
+            return None;
+        };
+        match self.world.holder(*addr) {
+            verdict::End::Workload(k) if tunnelled && *k.node != *node => {}
+            _ => return None,
+        }
+        let (_, node) = self.world.nodes().find(|(n, _)| ***n == *node)?;
+        match family {
+            Family::V4 => node.vxlan_v4.or(node.ipip_v4),
+            Family::V6 => node.vxlan_v6,
+        }
+    }
+
+    fn address(&self, end: &End, family: Family) -> Option<IpAddr> {
+        let fits = |a: &IpAddr| family == Family::of(*a);
+        match end {
+            End::Pod { namespace, name } => {
+                let own = |p: &&PodStatus| p.namespace == *namespace && p.name == *name;
+                let pod = self.status.pods.iter().find(own)?;
+                pod.ips.iter().copied().find(fits)
             }
             End::Node(name) => {
                 let node = self.status.nodes.iter().find(|n| n.name == *name)?;
-                let all = node
-                    .addresses
-                    .iter()
-                    .filter_map(|a| a.split('/').next()?.parse().ok());
-                all.into_iter().find(|a: &IpAddr| fits(&a))
+                let all = node.addresses.iter();
+                all.filter_map(|a| a.split('/').next()?.parse().ok())
+                    .find(fits)
             }
             End::Host(name) => {
                 let host = self.status.hosts.iter().find(|h| h.0 == *name)?;
-                host.1.iter().find(fits).copied()
+                host.1.iter().copied().find(fits)
             }
-            End::Ip(addr) => Some(*addr),
+            End::Ip(addr) => Some(*addr).filter(fits),
             _ => None,
-        };
-        Some(self.side_at(end, addr?))
+        }
     }
+}
 
-    fn side_at<'a>(&'a self, end: &'a End, addr: IpAddr) -> Side<'a> {
-        let pod = match end {
-            End::Pod { namespace, name } => Some((namespace.as_str(), name.as_str())),
-            End::Node(_) | End::Host(_) => None,
-            // A bare address may be a pod's.
-            _ => {
-                let owner = self.status.pods.iter().find(|p| p.ips.contains(&addr));
-                owner.map(|p| (p.namespace.as_str(), p.name.as_str()))
-            }
-        };
-        let node = if let End::Node(n) = end {
-            Some(n.as_str())
-        } else {
-            None
-        };
-        Side { addr, pod, node }
-    }
+/// `manx lab why`.
+pub(super) fn why(name: &str, a: &WhyArgs) -> Result<ExitCode, Failure> {
+    let handle = Handle::find(name)?;
+    let (from, to) = (
+        crate::command::target(&handle, &a.from)?,
+        crate::command::target(&handle, &a.to)?,
+    );
+    let explainer = Explainer::new(&handle, handle.status()?)?;
+    let flow = Flow {
+        from,
+        to,
+        port: a.port,
+        family: None,
+    };
+    let answer = explainer.ask(&flow, a.family).map_err(Failure::input)?;
+    let text = if a.all {
+        format!("{answer:#}")
+    } else {
+        answer.to_string()
+    };
+    say!("{}", text.trim_end());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn object(f: &Flow, o: &Outcome, why: &Reason) -> serde_json::Value {
@@ -209,17 +283,6 @@ fn object(f: &Flow, o: &Outcome, why: &Reason) -> serde_json::Value {
         "micros": o.micros,
         "why": why.text,
     })
-}
-
-/// Milliseconds with as many digits as mean something.
-pub(super) fn millis(micros: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let ms = micros as f64 / 1000.0;
-    if ms < 10.0 {
-        format!("{ms:.2} ms")
-    } else {
-        format!("{ms:.0} ms")
-    }
 }
 
 fn one(f: &Flow, o: &Outcome, why: &Explainer, ttl: bool) {

@@ -5,11 +5,11 @@
 //! Never: sends: the holder does.
 
 use crate::command::handle::{Handle, unexpected};
-use crate::command::probe::millis;
 use crate::command::{Failure, say};
 use crate::protocol::{Connection, Request, Response, StreamReport};
 use net::Protocol;
 use scenario::Flow;
+use scenario::report::millis;
 use scenario::{End, Port};
 use std::process::ExitCode;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //!
 //! Never: trusts that a caller stays: what it began ends with it.
 
-use crate::holder::{Lab, exec, probe, sniff};
+use crate::holder::{Lab, exec, probe, settle, sniff};
 use crate::protocol::{Checked, Connection, Outcome, Request, Response, receive_with_fds};
 use crate::routes;
 use net::{Family, IfIndex};
@@ -68,7 +68,23 @@ fn handle(
         Request::Check {
             checks,
             deadline_ms,
-        } => Response::Checks(check_all(lab, checks, Duration::from_millis(deadline_ms))),
+            settled,
+        } => {
+            let deadline = Duration::from_millis(deadline_ms);
+            Response::Checks(check_all(lab, checks, deadline, settled))
+        }
+        Request::Settle { marker, timeout_ms } => {
+            let deadline = Instant::now() + Duration::from_millis(timeout_ms);
+            lab.services.settle()?;
+            let late = match marker {
+                Some(m) => {
+                    let m = m.parse().map_err(|e| format!("marker {m}: {e}"))?;
+                    settle::wait(&lab.nodes, m, deadline)
+                }
+                None => Vec::new(),
+            };
+            Response::Unsettled(late)
+        }
         Request::Stream {
             flow,
             for_ms,
@@ -144,7 +160,38 @@ fn probes(lab: &Arc<Lab>, flows: Vec<Flow>, patience: Duration) -> Vec<Outcome> 
     tasks.into_iter().map(gather).collect()
 }
 
-fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Checked> {
+/// For a prohibition where everything has settled: longer than the slowest answer that came, by
+/// so many times, and between these.
+const QUIET: (u32, Duration, Duration) =
+    (10, Duration::from_millis(200), Duration::from_millis(500));
+
+/// Permissions first: how long answers take tells how long silence must be.
+fn check_all(
+    lab: &Arc<Lab>,
+    checks: Vec<Check>,
+    deadline: Duration,
+    settled: bool,
+) -> Vec<Checked> {
+    let (allow, deny): (Vec<_>, Vec<_>) =
+        checks.into_iter().enumerate().partition(|(_, c)| c.allow);
+    let mut results = check_some(lab, allow, deadline, None);
+    let slowest = results
+        .iter()
+        .filter(|(_, c)| c.ok)
+        .map(|(_, c)| c.outcome.micros);
+    let slowest = Duration::from_micros(slowest.max().unwrap_or(0));
+    let quiet = settled.then(|| (slowest * QUIET.0).clamp(QUIET.1, QUIET.2));
+    results.extend(check_some(lab, deny, deadline, quiet));
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, c)| c).collect()
+}
+
+fn check_some(
+    lab: &Arc<Lab>,
+    checks: Vec<(usize, Check)>,
+    deadline: Duration,
+    quiet: Option<Duration>,
+) -> Vec<(usize, Checked)> {
     let failed = |why: String| Checked {
         ok: false,
         outcome: Outcome::failed(why),
@@ -153,9 +200,9 @@ fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Chec
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let tasks: Vec<_> = checks
         .into_iter()
-        .map(|c| {
+        .map(|(i, c)| {
             let (lab, permits) = (Arc::clone(lab), Arc::clone(&permits));
-            lab.clone().runtime.spawn(async move {
+            let task = lab.clone().runtime.spawn(async move {
                 let _permit = permits.acquire().await;
                 let flow = match lab.resolve(&c.flow) {
                     Ok(flow) => flow,
@@ -165,15 +212,16 @@ fn check_all(lab: &Arc<Lab>, checks: Vec<Check>, deadline: Duration) -> Vec<Chec
                     flow,
                     allow: c.allow,
                     source: c.source,
+                    quiet,
                 };
                 probe::check(&expectation, &lab.servers, deadline).await
-            })
+            });
+            (i, task)
         })
         .collect();
-    let gather = |t: JoinHandle<_>| {
-        lab.runtime
-            .block_on(t)
-            .unwrap_or_else(|e| failed(e.to_string()))
+    let gather = |(i, t): (usize, JoinHandle<_>)| {
+        let done = lab.runtime.block_on(t);
+        (i, done.unwrap_or_else(|e| failed(e.to_string())))
     };
     tasks.into_iter().map(gather).collect()
 }

@@ -502,6 +502,14 @@ impl Kubelet {
             .cloned()
     }
 
+    /// The running pod with an address, if it has a network of its own.
+    pub(super) fn at(&self, addr: IpAddr) -> Option<(String, Arc<Sandbox>)> {
+        let inner = self.lock();
+        let mut have = inner.have.iter();
+        let (key, sandbox) = have.find(|(_, s)| s.attachment.is_some() && s.ips.contains(&addr))?;
+        Some((format!("{}/{}", key.0, key.1), Arc::clone(sandbox)))
+    }
+
     /// All pods as they are now.
     pub(super) fn statuses(&self) -> Vec<PodStatus> {
         let inner = self.lock();

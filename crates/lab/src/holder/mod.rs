@@ -18,6 +18,8 @@ mod probe;
 mod router;
 mod sctp;
 mod servers;
+mod services;
+mod settle;
 mod sniff;
 mod sockets;
 pub(crate) mod spawn;
@@ -74,6 +76,7 @@ struct Lab {
     nodes: Vec<Arc<Node>>,
     kubelet: Arc<Kubelet>,
     servers: Arc<Servers>,
+    services: Arc<services::Services>,
     children: Arc<children::Children>,
     runtime: tokio::runtime::Runtime,
     warnings: Vec<String>,
@@ -184,6 +187,14 @@ fn build(
         Arc::clone(&store),
         runtime.handle().clone(),
     )?;
+    let services = services::Services::start(
+        &nodes,
+        Arc::clone(&store),
+        spec.families,
+        runtime.handle().clone(),
+        Arc::clone(&kubelet),
+        Arc::clone(&servers),
+    );
     let fabric_ns = Arc::new(fabric.ns);
     router::start(&fabric_ns, &nodes, Arc::clone(&store), runtime.handle())?;
     wait_for(&nodes, ready)?;
@@ -201,6 +212,7 @@ fn build(
         nodes,
         kubelet,
         servers,
+        services,
         children,
         runtime,
         warnings,
@@ -299,7 +311,20 @@ impl Lab {
                 node: None,
                 label,
             }),
-            End::Service { .. } => Err(format!("{label}: services are not handled yet")),
+            End::Service { namespace, name } => {
+                let addresses = self.services.addresses(namespace, name);
+                let addresses = addresses.ok_or_else(|| format!("there is no {label}"))?;
+                if addresses.is_empty() {
+                    return Err(format!("{label} has no cluster address"));
+                }
+                Ok(Found {
+                    ns: None,
+                    addresses,
+                    node_addresses: Vec::new(),
+                    node: None,
+                    label,
+                })
+            }
             End::AnyPod => Err("* is more than one end".to_owned()),
         }
     }
@@ -320,11 +345,16 @@ impl Lab {
             let family = family.map_or("common".to_owned(), |f| f.to_string());
             format!("{} and {} have no {family} address", flow.from, flow.to)
         })?;
+        // Behind a node port it is a pod that answers.
+        let behind = matches!(flow.to, End::Node(_))
+            && self
+                .services
+                .is_node_port(flow.port.protocol, flow.port.number);
         Ok(probe::Resolved {
             from: sender,
             from_addresses: from.addresses,
             from_node: from.node_addresses,
-            to: to.ns,
+            to: to.ns.filter(|_| !behind),
             address,
             label: to.label,
             port: flow.port,

@@ -331,6 +331,8 @@ pub(super) struct Expectation {
     pub allow: bool,
     /// From this source.
     pub source: Option<SourceIs>,
+    /// A prohibition is proved by one silence of this length; without it by two of half a second.
+    pub quiet: Option<Duration>,
 }
 
 /// Sends until it is as expected, or the deadline is over.
@@ -346,8 +348,8 @@ pub(super) async fn check(e: &Expectation, servers: &Servers, deadline: Duration
                 outcome,
             )
         } else {
-            let mut outcome = once(&e.flow, servers, SILENCE).await;
-            if outcome.verdict != Verdict::Open {
+            let mut outcome = once(&e.flow, servers, e.quiet.unwrap_or(SILENCE)).await;
+            if outcome.verdict != Verdict::Open && e.quiet.is_none() {
                 outcome = once(&e.flow, servers, SILENCE).await;
             }
             (
