@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Shares nothing with calc or render: it is what they are held against.
     ("verdict", &["net", "model"]),
     ("bgp", &["net"]),
+    ("bfd", &[]),
     ("peering", &["net", "model", "bgp"]),
     ("scenario", &["net", "model", "api", "verdict"]),
     // Values of the rooms only; `sources` holds it off their sockets.
