@@ -11,8 +11,15 @@
 
 pub mod attr;
 pub mod caps;
+pub mod decision;
 pub mod error;
+pub mod export;
+pub mod fsm;
 pub mod message;
+pub mod peer;
+pub mod policy;
+pub mod rib;
+pub mod router;
 pub mod types;
 pub mod wire;
 

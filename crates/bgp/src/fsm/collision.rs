@@ -28,5 +28,9 @@ impl Side {
 /// section 6.8), or, between equal ones, with the greater AS number (RFC 6286,
 /// section 2.3). Each speaker is its identifier and its AS.
 pub fn keep(ours: (RouterId, Asn), theirs: (RouterId, Asn)) -> Side {
-    if ours < theirs { Side::Theirs } else { Side::Ours }
+    if ours < theirs {
+        Side::Theirs
+    } else {
+        Side::Ours
+    }
 }

@@ -48,10 +48,9 @@ const fn connect(event: E) -> Transition {
     match event {
         E::Start | E::StartPassive | E::IdleHoldTimerExpires => to(Connect, &[]),
         E::Stop => to(Idle, &[Drop, ZeroRetries, StopConnectRetry, StopSession]),
-        E::ConnectRetryTimerExpires => to(
-            Connect,
-            &[Drop, StopDelayOpen, StartConnectRetry, Initiate],
-        ),
+        E::ConnectRetryTimerExpires => {
+            to(Connect, &[Drop, StopDelayOpen, StartConnectRetry, Initiate])
+        }
         E::DelayOpenTimerExpires => to(OpenSent, &[SendOpen, StartHoldLarge]),
         E::TcpConnectedDelay => to(Connect, &[StopConnectRetry, StartDelayOpen]),
         E::TcpConnected => to(OpenSent, &[StopConnectRetry, SendOpen, StartHoldLarge]),
@@ -70,7 +69,14 @@ const fn connect(event: E) -> Transition {
         ),
         E::HeaderError | E::OpenError => to(
             Idle,
-            &[NotifyGiven, Drop, StopConnectRetry, StopSession, CountRetry, IdleHold],
+            &[
+                NotifyGiven,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
         ),
         E::CollisionDump => to(Idle, &[Drop, StopConnectRetry, StopSession]),
         E::NotificationVersionError
@@ -114,7 +120,14 @@ const fn active(event: E) -> Transition {
         ),
         E::HeaderError | E::OpenError => to(
             Idle,
-            &[NotifyGiven, Drop, StopConnectRetry, StopSession, CountRetry, IdleHold],
+            &[
+                NotifyGiven,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
         ),
         E::CollisionDump => to(Idle, &[Drop, StopConnectRetry, StopSession]),
         E::NotificationVersionError
@@ -138,7 +151,13 @@ const fn open_sent(event: E) -> Transition {
         E::Start | E::StartPassive | E::IdleHoldTimerExpires => to(OpenSent, &[]),
         E::Stop => to(
             Idle,
-            &[NotifyGiven, Drop, ZeroRetries, StopConnectRetry, StopSession],
+            &[
+                NotifyGiven,
+                Drop,
+                ZeroRetries,
+                StopConnectRetry,
+                StopSession,
+            ],
         ),
         E::HoldTimerExpires => to(
             Idle,
@@ -154,11 +173,23 @@ const fn open_sent(event: E) -> Transition {
         E::TcpFails => to(Active, &[Drop, StopSession, StartConnectRetry]),
         E::Open => to(
             OpenConfirm,
-            &[StopDelayOpen, StopConnectRetry, SendKeepalive, StartNegotiated],
+            &[
+                StopDelayOpen,
+                StopConnectRetry,
+                SendKeepalive,
+                StartNegotiated,
+            ],
         ),
         E::HeaderError | E::OpenError => to(
             Idle,
-            &[NotifyGiven, Drop, StopConnectRetry, StopSession, CountRetry, IdleHold],
+            &[
+                NotifyGiven,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
         ),
         E::CollisionDump => to(
             Idle,
@@ -202,7 +233,13 @@ const fn open_confirm(event: E) -> Transition {
         E::Start | E::StartPassive | E::IdleHoldTimerExpires => to(OpenConfirm, &[]),
         E::Stop => to(
             Idle,
-            &[NotifyGiven, Drop, ZeroRetries, StopConnectRetry, StopSession],
+            &[
+                NotifyGiven,
+                Drop,
+                ZeroRetries,
+                StopConnectRetry,
+                StopSession,
+            ],
         ),
         E::HoldTimerExpires => to(
             Idle,
@@ -223,7 +260,14 @@ const fn open_confirm(event: E) -> Transition {
         E::NotificationVersionError => to(Idle, &[Drop, StopConnectRetry, StopSession, IdleHold]),
         E::HeaderError | E::OpenError => to(
             Idle,
-            &[NotifyGiven, Drop, StopConnectRetry, StopSession, CountRetry, IdleHold],
+            &[
+                NotifyGiven,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
         ),
         E::CollisionDump => to(
             Idle,
@@ -259,7 +303,14 @@ const fn established(event: E) -> Transition {
         E::Start | E::StartPassive | E::IdleHoldTimerExpires => to(Established, &[]),
         E::Stop => to(
             Idle,
-            &[NotifyGiven, Down, Drop, ZeroRetries, StopConnectRetry, StopSession],
+            &[
+                NotifyGiven,
+                Down,
+                Drop,
+                ZeroRetries,
+                StopConnectRetry,
+                StopSession,
+            ],
         ),
         E::HoldTimerExpires => to(
             Idle,
@@ -276,7 +327,14 @@ const fn established(event: E) -> Transition {
         E::KeepaliveTimerExpires => to(Established, &[SendKeepalive, RestartKeepalive]),
         E::TcpFails | E::Notification | E::NotificationVersionError => to(
             Idle,
-            &[Down, Drop, StopConnectRetry, StopSession, CountRetry, IdleHold],
+            &[
+                Down,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
         ),
         E::HeaderError | E::UpdateError => to(
             Idle,
@@ -292,7 +350,13 @@ const fn established(event: E) -> Transition {
         ),
         E::CollisionDump => to(
             Idle,
-            &[Notify(Code::COLLISION), Down, Drop, StopConnectRetry, StopSession],
+            &[
+                Notify(Code::COLLISION),
+                Down,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+            ],
         ),
         E::Keepalive => to(Established, &[RestartHold]),
         E::Update | E::RouteRefresh => to(Established, &[RestartHold, Deliver]),
