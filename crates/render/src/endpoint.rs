@@ -198,7 +198,8 @@ fn head(role: Role, g: &Globals) -> Vec<Rule> {
             comment: Text::new("invalid connection state"),
         });
     }
-    if matches!(role, Role::HostIn | Role::HostOut | Role::Translated) {
+    let forwarded = matches!(role, Role::ForwardIn | Role::ForwardOut);
+    if !forwarded && !Role::WORKLOAD.contains(&role) {
         let icmp = Match::L4Proto {
             proto: Protocol::ICMPV6,
             negate: false,

@@ -61,27 +61,35 @@ pub(crate) fn chains(at: &Ground<'_>, out: &mut BTreeMap<ChainName, Chain>) {
 fn helpers(at: &Ground<'_>, out: &mut BTreeMap<ChainName, Chain>) {
     let g = at.globals;
     let any = |roles: &[Role]| roles.iter().any(|r| at.uses.has(*r));
-    let own = |list: &[Failsafe], remote| failsafes(list, Side::Destination, remote);
+    let asked = |list: &[Failsafe], remote| failsafes(list, Side::Destination, remote);
     let answers = |list: &[Failsafe], remote| failsafes(list, Side::Source, remote);
-    if any(&[Role::HostIn, Role::HostOut, Role::Translated]) {
+    let own_traffic = [
+        Role::HostIn,
+        Role::HostOut,
+        Role::Translated,
+        Role::RawIn,
+        Role::RawOut,
+        Role::PreDnat,
+    ];
+    if any(&own_traffic) {
         out.insert(fixed("discovery-host"), plain(discovery(&DISCOVERY)));
     }
     if any(&[Role::HostIn, Role::PreDnat]) {
-        let rules = own(&g.failsafe_in, Side::Source);
+        let rules = asked(&g.failsafe_in, Side::Source);
         out.insert(fixed("failsafe-in"), plain(rules));
     }
     if any(&[Role::HostOut, Role::Translated]) {
-        let rules = own(&g.failsafe_out, Side::Destination);
+        let rules = asked(&g.failsafe_out, Side::Destination);
         out.insert(fixed("failsafe-out"), plain(rules));
     }
     // Before tracking nothing tells an answer but its port.
     if any(&[Role::RawIn]) {
-        let mut rules = own(&g.failsafe_in, Side::Source);
+        let mut rules = asked(&g.failsafe_in, Side::Source);
         rules.extend(answers(&g.failsafe_out, Side::Source));
         out.insert(fixed("failsafe-in-raw"), plain(rules));
     }
     if any(&[Role::RawOut]) {
-        let mut rules = own(&g.failsafe_out, Side::Destination);
+        let mut rules = asked(&g.failsafe_out, Side::Destination);
         rules.extend(answers(&g.failsafe_in, Side::Destination));
         out.insert(fixed("failsafe-out-raw"), plain(rules));
     }

@@ -365,7 +365,7 @@ impl Renderer {
         }
         let mut routes = t.routes.clone();
         if t.features || hosts {
-            routes.extend(self.set_features(&globals, &mut out.table));
+            routes.extend(self.set_features(&globals, out));
             self.set_base(&mut out.table);
         }
         for dst in &routes {
@@ -375,7 +375,7 @@ impl Renderer {
 
     /// Brings the sets of features to what they are to be; gives the destinations whose
     /// routes may be others now.
-    fn set_features(&mut self, g: &Globals, out: &mut Vec<TableEdit>) -> BTreeSet<Cidr> {
+    fn set_features(&mut self, g: &Globals, out: &mut Changes) -> BTreeSet<Cidr> {
         let mine = |key: &WorkloadKey, w: &WorkloadPolicy| {
             self.claims.get(&w.interface).and_then(BTreeSet::first) == Some(key)
         };
@@ -390,9 +390,12 @@ impl Renderer {
             special.into_iter().map(|(_, w)| w.clone()).collect();
         let host_dscp = !self.hosts.uses().dscp.is_empty();
         let sets = features::sets(g, &floating, &workloads, host_dscp);
-        features::differ(&self.sets, &sets, out);
+        features::differ(&self.sets, &sets, &mut out.table);
         self.sets = sets;
         let old = std::mem::replace(&mut self.floating, floating);
+        // What is open with the old holder of an outside address is not for the new one.
+        let left = old.iter().filter(|(a, f)| self.floating.get(a) != Some(f));
+        out.flush.extend(left.map(|(a, _)| *a));
         let all = old.keys().chain(self.floating.keys());
         all.filter(|a| old.get(a).map(|f| f.0) != self.floating.get(a).map(|f| f.0))
             .map(|a| Cidr::host(*a))
