@@ -261,11 +261,13 @@ impl Negotiated {
     pub fn new(ours: &Open, theirs: &Open, peer: PeerKind) -> Self {
         let (four_ours, four_theirs) = (ours.has_four_octet(), theirs.has_four_octet());
         let four_octet_as = four_ours && four_theirs;
-        let extended_message = both(ours, theirs, |c| *c == Capability::ExtendedMessage);
-        let v4_over_v6 = both(ours, theirs, |c| match c {
+        // These two a speaker may use as soon as the receiver offers them (RFC 8654,
+        // section 3; RFC 8950, section 4); we do so only where we offer them too.
+        let extended = |c: &Capability| *c == Capability::ExtendedMessage;
+        let over = |c: &Capability| match c {
             Capability::ExtendedNextHop(list) => list.contains(&ExtendedNextHop::V4_OVER_V6),
             _ => false,
-        });
+        };
         let sends = |open: &Open, f: Family| open.add_path(f).is_some_and(|a| a.send);
         let receives = |open: &Open, f: Family| open.add_path(f).is_some_and(|a| a.receive);
         let graceful_restart = ours
@@ -282,16 +284,16 @@ impl Negotiated {
             decoding: Decoding {
                 peer,
                 four_octet_as,
-                extended_message,
-                v4_over_v6,
+                extended_message: ours.capabilities.iter().any(extended),
+                v4_over_v6: ours.capabilities.iter().any(over),
                 add_path: PerFamily::from_fn(|f| receives(ours, f) && sends(theirs, f)),
                 families: PerFamily::from_fn(|f| ours.carries(f) && theirs.carries(f)),
                 disable_family: false,
             },
             encoding: Encoding {
                 four_octet_as,
-                extended_message,
-                v4_over_v6,
+                extended_message: both(ours, theirs, extended),
+                v4_over_v6: both(ours, theirs, over),
                 add_path: PerFamily::from_fn(|f| sends(ours, f) && receives(theirs, f)),
             },
             route_refresh: both(ours, theirs, |c| *c == Capability::RouteRefresh),

@@ -233,7 +233,7 @@ impl AttributeBlock {
             family,
             how: *how,
             reach: Vec::new(),
-            octets: Vec::with_capacity(64),
+            octets: Vec::with_capacity(160),
         };
         if !classic {
             write_reach(family, hop, &mut block.reach);

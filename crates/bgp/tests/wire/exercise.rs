@@ -30,8 +30,11 @@ pub(crate) fn session(bits: u8) -> Decoding {
     }
 }
 
-/// The fuzz targets by name: what an octet of session and the rest become.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 3] = [
+/// What a fuzz target does with its input.
+type Target = fn(&[u8]);
+
+/// The fuzz targets by name.
+pub(crate) const TARGETS: [(&str, Target); 3] = [
     ("bgp_message", message_target),
     ("bgp_attributes", attributes_target),
     ("bgp_capabilities", capabilities_target),

@@ -377,7 +377,8 @@ fn what_two_agree_on() {
     assert!(n.route_refresh && !n.enhanced_refresh);
     assert!(n.decoding.four_octet_as && n.encoding.four_octet_as);
     assert!(n.decoding.v4_over_v6 && n.encoding.v4_over_v6);
-    assert!(!n.decoding.extended_message);
+    // They may use what we offer; we use it only where both do.
+    assert!(n.decoding.extended_message && !n.encoding.extended_message);
     // They send and we receive, but we do not send.
     assert!(n.decoding.add_path.v4 && !n.encoding.add_path.v4);
     assert_eq!(n.graceful_restart.unwrap().time, 30);
