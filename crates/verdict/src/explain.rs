@@ -215,6 +215,8 @@ pub enum Decision {
     Undecided,
     /// A failsafe port, in the words of the configuration.
     Failsafe(String),
+    /// There is no such workload: an unknown interface is closed.
+    UnknownWorkload,
     /// A workload sends from an address that is not its own.
     Spoofed,
     /// The source is an address of the workload, or allowed beside them.

@@ -157,6 +157,7 @@ impl Display for Decision {
             }
             Self::Undecided => f.write_str("no policy decides here"),
             Self::Failsafe(p) => write!(f, "failsafe port {p} allows it"),
+            Self::UnknownWorkload => f.write_str("there is no such workload: denied"),
             Self::Spoofed => f.write_str("the address is not its own: denied"),
             Self::OwnSource => f.write_str("the address is its own"),
             Self::Encapsulation => {

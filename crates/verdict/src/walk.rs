@@ -343,10 +343,13 @@ impl Walk<'_, '_> {
 
     fn workload(&mut self, key: &WorkloadKey, direction: Direction) {
         let world = self.judge.world;
-        let Some(w) = world.workloads.get(key).filter(|_| !self.dropped) else {
+        if self.dropped {
             return;
-        };
+        }
         let place = Place::Workload(key.clone(), direction);
+        let Some(w) = world.workloads.get(key) else {
+            return self.pass(&key.node, place, Effect::Deny, Decision::UnknownWorkload);
+        };
         if direction == Direction::Egress && self.injects(&key.node) {
             return self.pass(&key.node, place, Effect::Deny, Decision::Encapsulation);
         }

@@ -2,9 +2,9 @@
 
 use crate::{End, Flow, Target};
 use model::{
-    BgpConfig, EndpointSlice, FelixConfig, HostEndpoint, IpPool, NetworkSet, NetworkSetKey, Node,
-    Policy, PolicyKey, Profile, ProfileId, Service, ServiceRef, SliceKey, Tier, Update,
-    WorkloadEndpoint, WorkloadKey,
+    BgpConfig, EndpointSlice, FelixConfig, HostEndpoint, IpPool, LabelSource, Labels, NetworkSet,
+    NetworkSetKey, Node, Policy, PolicyKey, Profile, ProfileId, Service, ServiceRef, SliceKey,
+    Tier, Update, WorkloadEndpoint, WorkloadKey,
 };
 use net::{Family, Protocol};
 use std::collections::BTreeMap;
@@ -94,6 +94,40 @@ impl World {
     /// All services.
     pub fn services(&self) -> impl Iterator<Item = (&ServiceRef, &Service)> {
         self.services.iter()
+    }
+
+    /// All pools.
+    pub fn pools(&self) -> impl Iterator<Item = (&Arc<str>, &IpPool)> {
+        self.pools.iter()
+    }
+
+    /// All host endpoints.
+    pub fn hosts(&self) -> impl Iterator<Item = (&Arc<str>, &HostEndpoint)> {
+        self.hosts.iter()
+    }
+
+    /// All profiles.
+    pub fn profiles(&self) -> impl Iterator<Item = (&ProfileId, &Profile)> {
+        self.profiles.iter()
+    }
+
+    /// All network sets.
+    pub fn network_sets(&self) -> impl Iterator<Item = (&NetworkSetKey, &NetworkSet)> {
+        self.sets.iter()
+    }
+
+    /// All EndpointSlices.
+    pub fn slices(&self) -> impl Iterator<Item = (&SliceKey, &EndpointSlice)> {
+        self.slices.iter()
+    }
+
+    /// Labels as selectors see them: its own before those of its profiles.
+    pub fn labels<'a>(
+        &'a self,
+        own: &'a Labels,
+        profiles: &[ProfileId],
+    ) -> impl LabelSource + use<'a> {
+        self.effective(own, profiles)
     }
 
     /// The pod of that name, as an end of flows: `namespace/pod`, or the whole name of a workload

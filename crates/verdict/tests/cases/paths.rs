@@ -344,3 +344,12 @@ fn two_families_do_not_meet() {
     let e = c.denies_flow(&Flow::new(from, source, to, TCP, 80));
     assert_eq!(e.notes, ["fd10:2::21 is not of the family of 10.0.1.11"]);
 }
+
+#[test]
+fn an_unknown_workload_is_closed() {
+    let mut c = Cluster::new();
+    let flow = c.flow("other/job", "shop/db", 80);
+    c.0.update(Update::Workload(workload_key("n1", "other/job"), None));
+    let e = c.denies_flow(&flow);
+    assert_eq!(e.paths[0].deciding().unwrap().decision, Decision::UnknownWorkload);
+}
