@@ -2,6 +2,7 @@
 //!
 //! Never: does anything.
 
+pub use crate::confirm::{ConfirmArgs, ConfirmIn};
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -81,8 +82,10 @@ Examples:
   # Every .yaml, .yml and .json below a directory
   manx apply -R -f ./cluster
   # From another program
-  generate | manx apply -f -")]
-    Apply(FileArgs),
+  generate | manx apply -f -
+  # Taken back after a minute, unless confirmed: for policy of the host that you are connected to
+  manx apply -f host-policy.yaml --confirm 60s")]
+    Apply(WriteArgs),
     /// Create resources; those that exist are errors
     #[command(after_long_help = "\
 Examples:
@@ -99,7 +102,7 @@ Examples:
   manx get ippool main -o yaml > pool.yaml
   # ... edit ...
   manx replace -f pool.yaml")]
-    Replace(FileArgs),
+    Replace(WriteArgs),
     /// Delete resources
     ///
     /// An address pool is disabled, its blocks are given back by their nodes, then it is deleted.
@@ -116,6 +119,17 @@ Examples:
   # RFC 6902
   manx patch ippool main -t json -p '[{\"op\":\"remove\",\"path\":\"/spec/nodeSelector\"}]'")]
     Patch(PatchArgs),
+    /// Keep changes that were made with --confirm, or take them back now
+    #[command(after_long_help = "\
+Examples:
+  manx apply -f host-policy.yaml --confirm 60s
+  # Still connected? Then it stays
+  manx confirm
+  # What waits, and what was taken back
+  manx confirm --list
+  # Not good: take it back at once
+  manx confirm --rollback 1a2b3c4d")]
+    Confirm(ConfirmArgs),
     /// Set or remove a label of a resource
     #[command(after_long_help = "\
 Examples:
@@ -134,6 +148,23 @@ Examples:
         #[command(subcommand)]
         command: IpamCommand,
     },
+    /// Say whether a connection gets through, and why
+    ///
+    /// Answers from the resources alone, of the datastore or of files, for a new connection. Exits 0
+    /// whatever the answer; with --check, 1 if it is another; 2 if there is none.
+    #[command(after_long_help = "\
+Examples:
+  # Two pods, a port
+  manx why shop/front shop/db 5432
+  # With every rule that was asked and did not match
+  manx why shop/front shop/db 5432 --all
+  # From outside to a node port, to a service, to the world
+  manx why 203.0.113.7 node/node-1 30080
+  manx why shop/front service/shop/db
+  manx why shop/front ip/8.8.8.8 53/UDP
+  # Of files instead of the datastore; in scripts
+  manx why shop/front shop/db 5432 -f ./cluster --check allow")]
+    Why(WhyArgs),
     /// Try policy out
     Policy {
         /// What to do.
@@ -156,6 +187,106 @@ Examples:
   manx policy test examples/scenarios
   manx policy test mine.yaml --json")]
     Test(PolicyTestArgs),
+    /// Say whether a connection gets through, and why: the same as `manx why`
+    Why(WhyArgs),
+    /// Show which connections a change would open or close, before it is made
+    ///
+    /// Compares the resources of the datastore (or of --cluster) with what they would be with the
+    /// files applied. Exits 0 if no connection changes, 1 if one does, 2 if it cannot be told.
+    #[command(after_long_help = "\
+Examples:
+  manx policy diff -f new-policy.yaml
+  # What if it were deleted?
+  manx policy diff -f old-policy.yaml --delete
+  # Without a datastore
+  manx policy diff --cluster ./cluster -f new-policy.yaml -o json")]
+    Diff(PolicyDiffArgs),
+}
+
+/// How answers are printed for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    /// One JSON object.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// What an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Expected {
+    /// It gets through.
+    Allow,
+    /// It is dropped.
+    Deny,
+    /// Some backends of a service get it.
+    Mixed,
+}
+
+impl Expected {
+    /// As answers spell it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WhyArgs {
+    /// Who connects: namespace/pod, node/NAME, ip/ADDRESS
+    #[arg(value_name = "FROM")]
+    pub from: String,
+    /// To whom: namespace/pod, node/NAME, service/NAMESPACE/NAME, ip/ADDRESS
+    #[arg(value_name = "TO")]
+    pub to: String,
+    /// 80, 53/UDP, a name that the pod gives a port, or icmp; of a service its first when left out
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub port: Option<String>,
+    /// TCP, UDP, SCTP, ICMP or a number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// The source port; one that the kernel picks when left out
+    #[arg(long, value_name = "PORT")]
+    pub source_port: Option<u16>,
+    /// 4 or 6; the first that both ends have when left out
+    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    pub family: Option<u8>,
+    /// Also show every rule that was asked, and why it did not match
+    #[arg(long)]
+    pub all: bool,
+    /// Exit 1 if the answer is not this
+    #[arg(long, value_name = "VERDICT", value_enum)]
+    pub check: Option<Expected>,
+    /// json or yaml instead of text
+    #[arg(short = 'o', long, value_name = "FORMAT", value_enum)]
+    pub output: Option<AnswerFormat>,
+    /// Of these files instead of the datastore.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// In which namespace.
+    #[command(flatten)]
+    pub namespace: Namespace,
+}
+
+/// Arguments of `policy diff`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PolicyDiffArgs {
+    /// What would be applied.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// The files' resources would be deleted instead
+    #[arg(long)]
+    pub delete: bool,
+    /// Files or directories with the resources as they are, instead of the datastore
+    #[arg(long, value_name = "FILE", num_args = 1)]
+    pub cluster: Vec<PathBuf>,
+    /// json or yaml instead of text
+    #[arg(short = 'o', long, value_name = "FORMAT", value_enum)]
+    pub output: Option<AnswerFormat>,
 }
 
 /// Arguments of `policy test`.
@@ -194,7 +325,18 @@ pub struct Namespace {
     pub namespace: Option<String>,
 }
 
-/// Arguments of `apply`, `replace` and `validate`.
+/// Arguments of `apply` and `replace`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WriteArgs {
+    /// What.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Whether it is taken back.
+    #[command(flatten)]
+    pub confirm: ConfirmIn,
+}
+
+/// Arguments of `validate`, and what others have of them.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FileArgs {
     /// Where from.
@@ -214,6 +356,9 @@ pub struct CreateArgs {
     /// Pass over resources that exist, as if they had been created
     #[arg(long)]
     pub skip_exists: bool,
+    /// Whether it is taken back.
+    #[command(flatten)]
+    pub confirm: ConfirmIn,
 }
 
 /// What `get` and `delete` are about, when not a file.
@@ -263,6 +408,9 @@ pub struct DeleteArgs {
     /// Pass over resources that do not exist, as if they had been deleted
     #[arg(short = 's', long)]
     pub skip_not_exists: bool,
+    /// Whether it is taken back.
+    #[command(flatten)]
+    pub confirm: ConfirmIn,
 }
 
 /// How a patch is meant.
@@ -299,6 +447,9 @@ pub struct PatchArgs {
     /// In which namespace.
     #[command(flatten)]
     pub namespace: Namespace,
+    /// Whether it is taken back.
+    #[command(flatten)]
+    pub confirm: ConfirmIn,
 }
 
 /// Arguments of `label`.
@@ -461,8 +612,8 @@ pub struct VersionArgs {
     pub client: bool,
 }
 
-/// Go's spelling of durations, as far as anybody polls.
-fn interval(text: &str) -> Result<Duration, String> {
+/// Go's spelling of durations, as far as anybody needs it here.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let end = text
         .find(|c: char| c.is_ascii_alphabetic())
         .unwrap_or(text.len());

@@ -10,6 +10,7 @@ use api::kinds::config::ClusterInformation;
 use api::{BadObject, Resource, ResourceKind};
 use daemon::StoreConfig;
 use daemon::env::ProcessEnv;
+use datastore::pending::Pendings;
 use datastore::{Client, Delete, IpamStore, Store};
 use ipam::{Ipam, ReleaseArgs, ReleaseOption};
 use jiff::Timestamp;
@@ -98,8 +99,13 @@ impl Cluster {
         })
     }
 
-    fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn wait_for<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Changes that wait for confirmation.
+    pub(crate) fn pendings(&self) -> Pendings {
+        Pendings::new(Arc::clone(&self.store))
     }
 
     /// Lets time pass.

@@ -6,9 +6,11 @@
 use crate::CliError;
 use crate::args::{LabelArgs, Namespace, PatchArgs, PatchType};
 use crate::cluster::{Cluster, ObjectError};
+use crate::confirm::Guard;
 use crate::run::Console;
 use crate::{kinds, write};
 use api::{Resource, ResourceKind};
+use datastore::pending::Intent;
 use serde_json::{Map, Value};
 
 /// How often a change is made anew on what somebody else wrote first.
@@ -23,7 +25,7 @@ pub(crate) fn patch(
     let refused =
         |why: &str| CliError::Refused(format!("failed to patch '{}' resource: {why}", kind.name()));
     let patch = parse_patch(&args.patch).map_err(|e| refused(&e))?;
-    change(cluster, kind, &args.namespace, &args.name, |old| {
+    let patched = |old: Resource| {
         let mut value = serde_json::to_value(&old).map_err(|e| refused(&e.to_string()))?;
         match (args.kind_of_patch, &patch) {
             (PatchType::Json, patch) => operations(&mut value, patch).map_err(|e| refused(&e))?,
@@ -39,11 +41,26 @@ pub(crate) fn patch(
             return Err(refused("kind, name and namespace cannot be changed"));
         }
         Ok(new)
-    })
-    .map_err(|e| match e {
+    };
+    let told = |e| match e {
         CliError::Object(e) => refused(&e.to_string()),
         e => e,
-    })?;
+    };
+    let mut guard = None;
+    if args.confirm.timeout.is_some() {
+        let mut named = kind.empty();
+        write::in_namespace(&mut named, &args.namespace);
+        let old = cluster.get(kind, named.namespace(), &args.name);
+        let intent = patched(old.map_err(|e| told(e.into()))?).map(Intent::Write)?;
+        guard = Guard::arm(&args.confirm, cluster, "patch", vec![intent])?;
+    }
+    let done = change(cluster, kind, &args.namespace, &args.name, patched);
+    if let Ok(new) = &done {
+        Guard::wrote(&mut guard, new);
+    }
+    let settled = Guard::settle(guard, cluster, console);
+    done.map_err(told)?;
+    settled?;
     console.print(&format!(
         "Successfully patched 1 '{}' resource\n",
         kind.name()
@@ -259,17 +276,17 @@ fn change(
     namespace: &Namespace,
     name: &str,
     mut edit: impl FnMut(Resource) -> Result<Resource, CliError>,
-) -> Result<(), CliError> {
+) -> Result<Resource, CliError> {
     let mut named = kind.empty();
     write::in_namespace(&mut named, namespace);
-    for last in (0..RETRIES).rev() {
+    let mut tries = 1;
+    loop {
         let old = cluster.get(kind, named.namespace(), name)?;
         match cluster.update(edit(old)?) {
-            Err(ObjectError::Conflict { .. }) if last > 0 => {}
-            done => return Ok(done.map(drop)?),
+            Err(ObjectError::Conflict { .. }) if tries < RETRIES => tries += 1,
+            done => return Ok(done?),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ fn known() -> String {
     let words = ResourceKind::ALL.iter().map(|k| match k {
         ResourceKind::KubeNode => "kubenode".to_owned(),
         ResourceKind::KubeNetworkPolicy => "networkpolicy.networking.k8s.io".to_owned(),
+        ResourceKind::ClusterNetworkPolicy => {
+            "clusternetworkpolicy.policy.networking.k8s.io".to_owned()
+        }
         k => k.name().to_lowercase(),
     });
     words.collect::<Vec<_>>().join(", ")
@@ -143,6 +146,21 @@ mod tests {
             kind("np.projectcalico.org"),
             Some(ResourceKind::NetworkPolicy)
         );
+        for (word, expected) in [
+            ("sgnp", ResourceKind::StagedGlobalNetworkPolicy),
+            ("spol", ResourceKind::StagedNetworkPolicy),
+            ("skpols", ResourceKind::StagedKubernetesNetworkPolicy),
+            ("clusternetworkpolicies", ResourceKind::ClusterNetworkPolicy),
+            ("bp", ResourceKind::BgpPeer),
+            ("bgpfs", ResourceKind::BgpFilter),
+            ("kubecontrollersconfig", ResourceKind::KubeControllersConfiguration),
+            ("nodestatus", ResourceKind::CalicoNodeStatus),
+            ("svc", ResourceKind::Service),
+            ("endpointslices", ResourceKind::EndpointSlice),
+            ("endpointslice.discovery.k8s.io", ResourceKind::EndpointSlice),
+        ] {
+            assert_eq!(kind(word), Some(expected), "{word}");
+        }
         assert_eq!(kind("nodes.k8s.io"), Some(ResourceKind::KubeNode));
         assert_eq!(kind("knp"), Some(ResourceKind::KubeNetworkPolicy));
         let e = by_word("elephants").expect_err("no such kind").full();

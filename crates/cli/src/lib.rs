@@ -10,12 +10,15 @@
 mod addresses;
 mod args;
 mod cluster;
+mod confirm;
 mod edit;
 mod error;
 mod get;
 
 mod kinds;
+mod policy;
 mod policy_test;
+mod risk;
 mod run;
 mod source;
 mod table;
@@ -23,9 +26,10 @@ mod version;
 mod write;
 
 pub use args::{
-    CheckArgs, Command, ConfigureArgs, CreateArgs, DeleteArgs, FileArgs, GetArgs, GlobalArgs,
+    AnswerFormat, Expected, PolicyDiffArgs, WhyArgs,
+    CheckArgs, Command, ConfigureArgs, ConfirmArgs, ConfirmIn, CreateArgs, DeleteArgs, FileArgs, GetArgs, GlobalArgs,
     IpamCommand, LabelArgs, Named, Namespace, PatchArgs, PatchType, PolicyCommand, PolicyTestArgs,
-    ReleaseArgs, ShowArgs, Sources, Switch, VersionArgs,
+    ReleaseArgs, ShowArgs, Sources, Switch, VersionArgs, WriteArgs,
 };
 pub use error::CliError;
 pub use run::{Console, execute, run, status};

@@ -2,7 +2,7 @@
 
 use crate::args::{Command, GlobalArgs, IpamCommand, PolicyCommand};
 use crate::cluster::{Access, Cluster};
-use crate::{CliError, addresses, edit, get, policy_test, version, write};
+use crate::{CliError, addresses, confirm, edit, get, policy, policy_test, version, write};
 use daemon::logging;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -96,9 +96,13 @@ fn dispatch(
         Command::Replace(args) => write::replace(&args, &open()?, console),
         Command::Delete(args) => write::delete(&args, &open()?, console),
         Command::Patch(args) => edit::patch(&args, &open()?, console),
+        Command::Confirm(args) => confirm::run(&args, &open()?, console),
         Command::Label(args) => edit::label(&args, &open()?, console),
+        Command::Why(args) => policy::why(&args, open, console),
         Command::Policy { command } => match command {
             PolicyCommand::Test(args) => policy_test::run(&args, console),
+            PolicyCommand::Why(args) => policy::why(&args, open, console),
+            PolicyCommand::Diff(args) => policy::diff(&args, open, console),
         },
         Command::Ipam { command } => match command {
             IpamCommand::Show(args) => addresses::show(&args, &open()?, console),

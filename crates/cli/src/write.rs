@@ -4,13 +4,15 @@
 //! is reported, and any of them makes the command fail. What others need (namespaces, tiers) is
 //! written first and deleted last, wherever it stands in the files.
 
-use crate::args::{CreateArgs, DeleteArgs, FileArgs, Namespace};
+use crate::args::{ConfirmIn, CreateArgs, DeleteArgs, FileArgs, Namespace, WriteArgs};
 use crate::cluster::{Cluster, ObjectError};
+use crate::confirm::Guard;
 use crate::run::Console;
 use crate::source::Document;
-use crate::{CliError, kinds, source};
+use crate::{CliError, kinds, risk, source};
 use api::kinds::pool::IpPool;
 use api::{Resource, ResourceKind};
+use datastore::pending::Intent;
 
 /// How messages name what is done.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +43,15 @@ const VALIDATE: Verb = Verb {
 };
 
 pub(crate) fn apply(
-    args: &FileArgs,
+    args: &WriteArgs,
     cluster: &Cluster,
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
-    let batch = Batch::read(args, console)?;
+    let batch = Batch::read(&args.files, console)?;
     batch.prepare(cluster)?;
-    batch.run(APPLY, console, |r| named(&r.to_string(), cluster.apply(r)))
+    batch.guarded(APPLY, &args.confirm, cluster, console, |r| {
+        named(&r.to_string(), cluster.apply(r)).map(Done::Wrote)
+    })
 }
 
 pub(crate) fn create(
@@ -57,23 +61,23 @@ pub(crate) fn create(
 ) -> Result<(), CliError> {
     let batch = Batch::read(&args.files, console)?;
     batch.prepare(cluster)?;
-    batch.run(CREATE, console, |r| {
+    batch.guarded(CREATE, &args.confirm, cluster, console, |r| {
         let object = r.to_string();
         match cluster.create(r) {
-            Err(e) if args.skip_exists && e.is_already_exists() => Ok(()),
-            done => named(&object, done),
+            Err(e) if args.skip_exists && e.is_already_exists() => Ok(Done::Nothing),
+            done => named(&object, done).map(Done::Wrote),
         }
     })
 }
 
 pub(crate) fn replace(
-    args: &FileArgs,
+    args: &WriteArgs,
     cluster: &Cluster,
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
-    let batch = Batch::read(args, console)?;
-    batch.run(REPLACE, console, |r| {
-        named(&r.to_string(), cluster.update(r))
+    let batch = Batch::read(&args.files, console)?;
+    batch.guarded(REPLACE, &args.confirm, cluster, console, |r| {
+        named(&r.to_string(), cluster.update(r)).map(Done::Wrote)
     })
 }
 
@@ -106,10 +110,15 @@ pub(crate) fn delete(
         }
     };
     batch.resources.reverse();
-    batch.run(DELETE, console, |r| match cluster.delete(&r) {
-        Err(CliError::Object(e)) if args.skip_not_exists && e.is_not_found() => Ok(()),
-        Err(CliError::Object(e)) => named::<()>(&r.to_string(), Err(e)),
-        done => done.map_err(|e| format!("{r}: {}", e.full())),
+    batch.guarded(DELETE, &args.confirm, cluster, console, |r| {
+        match cluster.delete(&r) {
+            Ok(()) => Ok(Done::Deleted(r)),
+            Err(CliError::Object(e)) if args.skip_not_exists && e.is_not_found() => {
+                Ok(Done::Nothing)
+            }
+            Err(CliError::Object(e)) => named(&r.to_string(), Err(e)).map(Done::Wrote),
+            Err(e) => Err(format!("{r}: {}", e.full())),
+        }
     })
 }
 
@@ -131,9 +140,9 @@ pub(crate) fn validate(args: &FileArgs, console: &mut Console<'_>) -> Result<(),
 }
 
 /// What a refusal is printed as: some errors name their object, the others get it in front.
-fn named<T>(object: &str, done: Result<T, ObjectError>) -> Result<(), String> {
+fn named(object: &str, done: Result<Resource, ObjectError>) -> Result<Resource, String> {
     use ObjectError as E;
-    done.map(drop).map_err(|e| match &e {
+    done.map_err(|e| match &e {
         E::NoNamespace(_) => format!("{object}: {e}; create it first (kind: Namespace)"),
         E::Conflict { .. } => format!(
             "{e}; it was changed since it was read: get it again, or leave out resourceVersion"
@@ -164,6 +173,16 @@ pub(crate) fn in_namespace(r: &mut Resource, namespace: &Namespace) {
             .unwrap_or("default")
             .clone_into(&mut r.meta_mut().namespace);
     }
+}
+
+/// What was done to a resource.
+enum Done {
+    /// It is stored so now.
+    Wrote(Resource),
+    /// It is gone.
+    Deleted(Resource),
+    /// It is as it was.
+    Nothing,
 }
 
 /// What a command is to be done to.
@@ -213,6 +232,37 @@ impl Batch {
             }
             Err(e) => self.unreadable.push(e.to_string()),
         }
+    }
+
+    /// Does it to each, under a promise to take it all back if one is asked for.
+    fn guarded(
+        self,
+        verb: Verb,
+        confirm: &ConfirmIn,
+        cluster: &Cluster,
+        console: &mut Console<'_>,
+        mut each: impl FnMut(Resource) -> Result<Done, String>,
+    ) -> Result<(), CliError> {
+        if confirm.timeout.is_none() {
+            risk::warn(verb.now, &self.resources, cluster, console)?;
+        }
+        let intent = |r: &Resource| match verb.now {
+            "delete" => Intent::Delete(r.clone()),
+            _ => Intent::Write(r.clone()),
+        };
+        let intents = self.resources.iter().map(intent).collect();
+        let mut guard = Guard::arm(confirm, cluster, verb.now, intents)?;
+        let result = self.run(verb, console, |r| {
+            match each(r)? {
+                Done::Wrote(r) => Guard::wrote(&mut guard, &r),
+                Done::Deleted(r) => Guard::deleted(&mut guard, &r),
+                Done::Nothing => {}
+            }
+            Ok(())
+        });
+        // Also when some were refused: the others were done.
+        Guard::settle(guard, cluster, console)?;
+        result
     }
 
     fn run(
