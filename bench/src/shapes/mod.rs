@@ -1,7 +1,8 @@
 //! Clusters of extreme shapes, as updates for the policy calculation.
 //!
 //! Promises: the same shape is the same updates every time; what an update costs to make is not in
-//! the time that its calculation takes, and no update outlives its use.
+//! the time that its calculation takes, and no update outlives its use. Times are of the
+//! processor, so that other work on the machine does not count.
 //!
 //! Never: touches a kernel or a store.
 
@@ -12,7 +13,8 @@ use model::{
     Selector, StagedAction, Update, WorkloadEndpoint, WorkloadKey,
 };
 use net::{Cidr, Family, PortRange, Protocol};
-use std::time::{Duration, Instant};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
 
 /// The node that is calculated for.
 const ME: &str = "me";
@@ -65,6 +67,21 @@ impl Snapshot {
         let began = Instant::now();
         let delta = feed.calc.flush();
         (feed.calc, delta, feed.took + began.elapsed())
+    }
+}
+
+/// A moment of this thread on the processor.
+struct Instant(Duration);
+
+impl Instant {
+    fn now() -> Self {
+        let t = clock_gettime(ClockId::ThreadCPUTime);
+        let (seconds, nanos) = (t.tv_sec.unsigned_abs(), t.tv_nsec.unsigned_abs());
+        Self(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
     }
 }
 
@@ -305,9 +322,15 @@ pub fn label_changes(rounds: u32) -> Vec<Duration> {
         let peer = match i % 5 {
             0 => format!("app == 'app-{i}'"),
             1 => format!("app in {{'app-{i}', 'app-{}'}}", i / 2),
-            2 => format!("projectcalico.org/namespace == 'ns-{}' && app == 'app-{i}'", i % 500),
+            2 => format!(
+                "projectcalico.org/namespace == 'ns-{}' && app == 'app-{i}'",
+                i % 500
+            ),
             3 => format!("has(marker-{i})"),
-            _ => format!("pcns.team == 'team-{}' && app != 'app-{i}' && role == 'r'", i % 20),
+            _ => format!(
+                "pcns.team == 'team-{}' && app != 'app-{i}' && role == 'r'",
+                i % 20
+            ),
         };
         let mut rule = from(&peer, 443);
         rule.protocol = None;

@@ -4,11 +4,14 @@
 //!
 //! Never: says a member twice, or the loss of one that was never said.
 
+mod nets;
+
 use crate::labels::SelectorId;
 use crate::members::Item;
 use desired::{Member, SetChange, SetId, SetKind};
 use model::{Selector, ServiceRef};
-use net::{Cidr, CoverSet, Protocol};
+use net::{Cidr, Protocol};
+use nets::Nets;
 use rustc_hash::FxHashMap;
 use sha1::{Digest as _, Sha1};
 use std::collections::hash_map::Entry;
@@ -94,14 +97,14 @@ impl SetSpec {
 /// Members with their counts.
 #[derive(Debug)]
 enum Counted {
-    Nets(CoverSet),
+    Nets(Nets),
     Ports(FxHashMap<Member, u32>),
 }
 
 impl Counted {
     fn members(&self) -> Vec<Member> {
         match self {
-            Self::Nets(cover) => cover.cover().into_iter().map(Member::Net).collect(),
+            Self::Nets(nets) => nets.cover().into_iter().map(Member::Net).collect(),
             Self::Ports(counts) => {
                 let mut out: Vec<Member> = counts.keys().copied().collect();
                 out.sort_unstable();
@@ -111,14 +114,8 @@ impl Counted {
     }
 
     fn net(&mut self, net: Cidr, add: bool, change: &mut impl FnMut(Member, bool)) {
-        let Self::Nets(cover) = self else {
-            return;
-        };
-        let report = |c: Cidr, on| change(Member::Net(c), on);
-        if add {
-            cover.add(net, report);
-        } else {
-            cover.remove(net, report);
+        if let Self::Nets(nets) = self {
+            nets.count(net, add, &mut |c, on| change(Member::Net(c), on));
         }
     }
 
@@ -162,16 +159,8 @@ pub(crate) struct SetState {
     /// Whether the outside knows it.
     pub(crate) emitted: bool,
     counted: Counted,
-    /// Members that came (`true`) and went since the last flush.
-    pending: FxHashMap<Member, bool>,
-}
-
-/// Notes that a member came or went; coming and going cancel out.
-fn toggle(pending: &mut FxHashMap<Member, bool>, member: Member, on: bool) {
-    match pending.entry(member) {
-        Entry::Occupied(e) => drop(e.remove()),
-        Entry::Vacant(e) => drop(e.insert(on)),
-    }
+    /// Members that came (`true`) and went since the last flush, one after another.
+    pending: Vec<(Member, bool)>,
 }
 
 impl SetState {
@@ -180,14 +169,14 @@ impl SetState {
         Self {
             id,
             counted: match spec.kind() {
-                SetKind::Nets => Counted::Nets(CoverSet::default()),
+                SetKind::Nets => Counted::Nets(Nets::default()),
                 SetKind::Ports => Counted::Ports(FxHashMap::default()),
             },
             spec,
             selector,
             refs: 1,
             emitted: false,
-            pending: FxHashMap::default(),
+            pending: Vec::new(),
         }
     }
 
@@ -197,7 +186,7 @@ impl SetState {
         let (emitted, pending) = (self.emitted, &mut self.pending);
         let mut change = |member, on| {
             if emitted {
-                toggle(pending, member, on);
+                pending.push((member, on));
             }
         };
         if let SetSpec::NamedPort { protocol, name, .. } = &self.spec {
@@ -217,7 +206,7 @@ impl SetState {
         let (emitted, pending) = (self.emitted, &mut self.pending);
         let mut change = |member, on| {
             if emitted {
-                toggle(pending, member, on);
+                pending.push((member, on));
             }
         };
         for addr in &group.addresses {
@@ -247,16 +236,18 @@ impl SetState {
                 members: self.counted.members(),
             });
         }
-        if self.pending.is_empty() {
-            return None;
-        }
+        let mut pending = std::mem::take(&mut self.pending);
+        // A member comes and goes in turns: an even number of times is nothing.
+        pending.sort_by_key(|(member, _)| *member);
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for (member, on) in std::mem::take(&mut self.pending) {
-            if on { &mut added } else { &mut removed }.push(member);
+        for of_one in pending.chunk_by(|a, b| a.0 == b.0) {
+            if of_one.len() % 2 == 1 {
+                let (member, on) = of_one[0];
+                if on { &mut added } else { &mut removed }.push(member);
+            }
         }
-        added.sort_unstable();
-        removed.sort_unstable();
-        Some(SetChange::Update { added, removed })
+        let some = !added.is_empty() || !removed.is_empty();
+        some.then_some(SetChange::Update { added, removed })
     }
 }
 

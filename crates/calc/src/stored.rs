@@ -60,10 +60,10 @@ pub(crate) struct Shelf {
     words: Interner,
     sides: FxHashSet<Side>,
     lists: FxHashSet<Stored>,
+    scratch: Vec<Field>,
 }
 
-fn fields(words: &mut Interner, e: Entity) -> Vec<Field> {
-    let mut out = Vec::new();
+fn fields(words: &mut Interner, e: Entity, out: &mut Vec<Field>) {
     let mut list = |empty: bool, field: Field| {
         if !empty {
             out.push(field);
@@ -87,7 +87,6 @@ fn fields(words: &mut Interner, e: Entity) -> Vec<Field> {
     out.extend(e.not_selector.map(|s| Field::NotSelector(word(s))));
     out.extend(e.nodes.map(|s| Field::Nodes(word(s))));
     out.extend(e.service.map(|s| Field::Service(Box::new(s))));
-    out
 }
 
 fn take_side(words: &Interner, side: &[Field]) -> Entity {
@@ -143,12 +142,13 @@ impl Shelf {
     }
 
     fn put_side(&mut self, entity: Entity) -> Side {
-        let side = fields(&mut self.words, entity);
-        if let Some(known) = self.sides.get(&*side).cloned() {
-            release(&mut self.words, &side);
+        self.scratch.clear();
+        fields(&mut self.words, entity, &mut self.scratch);
+        if let Some(known) = self.sides.get(&*self.scratch).cloned() {
+            release(&mut self.words, &self.scratch);
             return known;
         }
-        let new: Side = side.into();
+        let new: Side = self.scratch.drain(..).collect();
         self.sides.insert(new.clone());
         new
     }
