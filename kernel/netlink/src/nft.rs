@@ -15,7 +15,7 @@ pub use batch::{
     BaseSpec, Batch, ElementData, ElementList, ElementSpec, SetData, SetSpec, key_type, set_flag,
 };
 pub use expr::{Ct, Exprs, Fib, Header, Meta, Nat, R, Stateful, VerdictCode};
-pub use read::{ChainInfo, DataInfo, ElementInfo, RuleInfo, SetInfo, VerdictInfo};
+pub use read::{ChainInfo, DataInfo, ElementInfo, Item, RuleInfo, SetInfo, VerdictInfo, items};
 
 use crate::wire::{Attrs, Frame, Message, text, u16_at, u32_at};
 use crate::{Buffers, Errno, NetlinkError, Protocol, Socket, set_buffers};

@@ -5,10 +5,12 @@
 //! one. A restart diffs and flushes nothing, so counters survive.
 //! Never: touches a table that is not ours, knows why a rule is wanted, executes `nft`.
 
+mod field;
 mod lower;
 mod members;
 mod plan;
 mod print;
+mod read;
 mod set;
 mod sys;
 mod table;
@@ -19,6 +21,7 @@ pub use netlink::nft::{Notice, conntrack};
 pub use plan::{
     Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
 };
+pub use read::parse_dump;
 pub use sys::{ApplyError, Fault, Sys};
 pub use table::Table;
 pub use value::*;

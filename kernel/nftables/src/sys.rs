@@ -7,19 +7,13 @@
 
 use crate::lower;
 use crate::members::Members;
-use crate::plan::{
-    Dump, Incomplete, LiveBase, LiveChain, LiveRule, LiveSet, Object, Op, Plan, Receipt, RuleId,
-};
+use crate::plan::{Dump, Incomplete, Object, Op, Plan, Receipt, RuleId};
+use crate::read::{self, Reading, UDATA_ID};
 use crate::table::Table;
 use crate::value::*;
-use net::{Cidr, Family, IfName, PortRange, Protocol};
-use netlink::nft::{
-    Batch, DataInfo, ElementData, ElementInfo, ElementSpec, Exprs, Nft, Notice, Outcome, RuleInfo,
-    Stateful, VerdictInfo,
-};
+use netlink::nft::{Batch, ElementData, ElementSpec, Exprs, Nft, Notice, Outcome};
 use netlink::{Errno, NetlinkError};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Instant;
 
 /// Why a plan did not take effect, or is not known to have.
@@ -71,7 +65,9 @@ pub enum Fault {
     LoseNotices,
 }
 
-struct Faults(Box<dyn FnMut(&Plan) -> Option<Fault> + Send>);
+type AskFault = dyn FnMut(&Plan) -> Option<Fault> + Send;
+
+struct Faults(Box<AskFault>);
 
 impl std::fmt::Debug for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,7 +105,7 @@ impl Sys {
     /// When the kernel gives no socket or has no nf_tables.
     pub fn open_of(family: TableFamily, table: TableName) -> Result<Self, NetlinkError> {
         Ok(Self {
-            nft: Nft::open(nf_family(family), table.as_str())?,
+            nft: Nft::open(lower::family(family), table.as_str())?,
             family,
             table,
             exprs: Exprs::default(),
@@ -145,42 +141,24 @@ impl Sys {
     }
 
     fn read_once(&mut self) -> Result<Dump, NetlinkError> {
+        let mut reading = Reading::new(self.family);
         let Some(flags) = self.nft.table_flags()? else {
-            return Ok(Dump::default());
+            return Ok(reading.end());
         };
-        let mut dump = Dump {
-            awake: flags == 0,
-            ..Dump::default()
-        };
-        for c in self.nft.chains()? {
-            let base = match &c.base {
-                None => LiveBase::None,
-                Some(b) => base_of(self.family, b).map_or(LiveBase::Foreign, LiveBase::At),
-            };
-            dump.chains.insert(
-                c.name,
-                LiveChain {
-                    base,
-                    rules: Vec::new(),
-                },
-            );
-        }
-        for r in self.nft.rules()? {
-            let rule = live_rule(&r);
-            dump.chains.entry(r.chain).or_default().rules.push(rule);
-        }
+        reading.table(flags);
+        self.nft
+            .chains()?
+            .into_iter()
+            .for_each(|c| reading.chain(c));
+        self.nft.rules()?.iter().for_each(|r| reading.rule(r));
         for s in self.nft.sets()? {
             // What is of no kind of ours goes, whatever is in it.
-            let live = match s.spec.as_ref().and_then(lower::kind_of) {
-                None => LiveSet::default(),
-                Some(kind) => {
-                    let read = self.nft.elements(&s.name, |e| read_element(kind, e))?;
-                    live_set(kind, read)
-                }
-            };
-            dump.sets.insert(s.name, live);
+            if let Some(kind) = reading.set(&s) {
+                let elements = self.nft.elements(&s.name, |e| read::element(kind, e))?;
+                reading.elements(&s.name, kind, elements);
+            }
         }
-        Ok(dump)
+        Ok(reading.end())
     }
 
     /// Carries out a plan as one transaction.
@@ -375,7 +353,7 @@ impl Sys {
             if self.nft.table_flags()?.is_none() {
                 return Ok(());
             }
-            let mut batch = Batch::new(nf_family(self.family), self.table.as_str());
+            let mut batch = Batch::new(lower::family(self.family), self.table.as_str());
             batch.del_table();
             match self.nft.commit(batch)? {
                 Outcome::Done(_) => return Ok(()),
@@ -431,7 +409,7 @@ impl Sys {
     }
 
     fn batch(&mut self, plan: &Plan) -> Batch {
-        let mut b = Batch::new(nf_family(self.family), self.table.as_str());
+        let mut b = Batch::new(lower::family(self.family), self.table.as_str());
         for (i, op) in plan.ops.iter().enumerate() {
             b.operation(i);
             match op {
@@ -550,8 +528,6 @@ fn of_object(e: ApplyError, object: &Object) -> ApplyError {
 
 /// nft's `NFTNL_UDATA_RULE_COMMENT`.
 const UDATA_COMMENT: u8 = 0;
-/// Ours; nft skips types it does not know.
-const UDATA_ID: u8 = 0x4d;
 
 /// A comment that nft prints, then the id.
 fn userdata(rule: &Rule, id: RuleId) -> Vec<u8> {
@@ -568,243 +544,4 @@ fn userdata(rule: &Rule, id: RuleId) -> Vec<u8> {
     }
     put(UDATA_ID, &id.0, false);
     out
-}
-
-fn live_rule(r: &RuleInfo) -> LiveRule {
-    let mut rest = &r.userdata[..];
-    let mut id = None;
-    while let [kind, len, tail @ ..] = rest {
-        let Some((value, next)) = tail.split_at_checked(usize::from(*len)) else {
-            break;
-        };
-        if *kind == UDATA_ID {
-            id = value.try_into().ok().map(RuleId);
-        }
-        rest = next;
-    }
-    LiveRule {
-        handle: r.handle,
-        id,
-    }
-}
-
-const fn nf_family(f: TableFamily) -> netlink::nft::Family {
-    match f {
-        TableFamily::Inet => netlink::nft::Family::Inet,
-        TableFamily::Arp => netlink::nft::Family::Arp,
-    }
-}
-
-fn base_of(family: TableFamily, b: &netlink::nft::BaseSpec) -> Option<Base> {
-    let kind = [Kind::Filter, Kind::Nat, Kind::Route];
-    let hook: &[Hook] = match family {
-        TableFamily::Inet => &[
-            Hook::Prerouting,
-            Hook::Input,
-            Hook::Forward,
-            Hook::Output,
-            Hook::Postrouting,
-        ],
-        TableFamily::Arp => &[Hook::Input, Hook::Output, Hook::Forward],
-    };
-    Some(Base {
-        kind: kind.into_iter().find(|k| k.to_string() == b.kind)?,
-        hook: *hook.get(b.hook as usize)?,
-        priority: b.priority,
-        policy: if b.policy == 0 {
-            Policy::Drop
-        } else {
-            Policy::Accept
-        },
-    })
-}
-
-/// An element as it was read; of plain intervals the two ends apart.
-enum Read {
-    Whole(Element),
-    Mark { at: u128, start: bool },
-    Alien,
-}
-
-fn read_element(kind: SetKind, e: &ElementInfo<'_>) -> Read {
-    if let SetKind::Net(f) = kind {
-        return match addr(e.key) {
-            Some(a) if Family::of(a) == f => Read::Mark {
-                at: Family::bits_of(a),
-                start: !e.interval_end,
-            },
-            _ => Read::Alien,
-        };
-    }
-    element(kind, e)
-        .filter(|e| e.fits(kind))
-        .map_or(Read::Alien, Read::Whole)
-}
-
-fn live_set(kind: SetKind, read: Vec<Read>) -> LiveSet {
-    let mut alien = false;
-    let elements = match kind {
-        SetKind::Net(f) => {
-            let mut marks = Vec::with_capacity(read.len());
-            for r in read {
-                match r {
-                    Read::Mark { at, start } => marks.push((at, start)),
-                    Read::Whole(_) | Read::Alien => alien = true,
-                }
-            }
-            let mut nets = Vec::with_capacity(marks.len() / 2 + 1);
-            intervals(f, marks, &mut |net| match net {
-                Some(net) => nets.push(Element::Net(net)),
-                None => alien = true,
-            });
-            Members::collect(kind, nets)
-        }
-        _ => Members::collect(
-            kind,
-            read.into_iter().filter_map(|r| match r {
-                Read::Whole(e) => Some(e),
-                Read::Mark { .. } | Read::Alien => {
-                    alien = true;
-                    None
-                }
-            }),
-        ),
-    };
-    LiveSet {
-        kind: Some(kind),
-        elements,
-        alien,
-    }
-}
-
-fn addr(b: &[u8]) -> Option<IpAddr> {
-    match b.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(b).ok()?)),
-        16 => Some(IpAddr::from(<[u8; 16]>::try_from(b).ok()?)),
-        _ => None,
-    }
-}
-
-/// The prefix from one address to another, if it is one.
-fn prefix(first: IpAddr, last: IpAddr) -> Option<Cidr> {
-    let f = Family::of(first);
-    let differ = Family::bits_of(first) ^ Family::bits_of(last);
-    let host = u8::try_from(128 - differ.leading_zeros()).ok()?;
-    let c = Cidr::new(first, f.bits().checked_sub(host)?)?;
-    (c.addr() == first && c.last() == last).then_some(c)
-}
-
-/// Starts and ends, in any order, as prefixes; `None` for what is none.
-fn intervals(f: Family, mut marks: Vec<(u128, bool)>, read: &mut impl FnMut(Option<Cidr>)) {
-    // An end sorts before a start at the same address.
-    marks.sort_unstable();
-    let top = Family::bits_of(Cidr::any(f).last());
-    let mut start = None;
-    for (at, is_start) in marks {
-        match (start.take(), is_start) {
-            (None, true) => start = Some(at),
-            (Some(from), false) => read(prefix(f.addr(from), f.addr(at - 1))),
-            // nft itself leaves an end at the lowest address of some sets; it means nothing.
-            (None, false) if at == 0 => {}
-            (from, _) => {
-                read(None);
-                start = from.filter(|_| is_start).map(|_| at);
-            }
-        }
-    }
-    if let Some(from) = start {
-        read(prefix(f.addr(from), f.addr(top)));
-    }
-}
-
-fn element(kind: SetKind, e: &ElementInfo<'_>) -> Option<Element> {
-    match kind {
-        SetKind::Addr(_) => addr(e.key).map(Element::Addr),
-        SetKind::Net(_) => None,
-        SetKind::AddrProtoPort(f) => {
-            let (a, rest) = e.key.split_at_checked(usize::from(f.bits()) / 8)?;
-            let [proto, _, _, _, hi, lo, ..] = *rest else {
-                return None;
-            };
-            Some(Element::AddrProtoPort(
-                addr(a)?,
-                Protocol(proto),
-                u16::from_be_bytes([hi, lo]),
-            ))
-        }
-        SetKind::NetProtoPorts(f) => {
-            let n = usize::from(f.bits()) / 8;
-            let end = e.key_end.unwrap_or(e.key);
-            let ((a, from), (b, to)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
-            let ([proto, _, _, _, hi, lo, ..], [last, _, _, _, hi2, lo2, ..]) = (from, to) else {
-                return None;
-            };
-            let ports = PortRange::new(
-                u16::from_be_bytes([*hi, *lo]),
-                u16::from_be_bytes([*hi2, *lo2]),
-            );
-            (proto == last).then_some(Element::NetProtoPorts(
-                prefix(addr(a)?, addr(b)?)?,
-                Protocol(*proto),
-                ports?,
-            ))
-        }
-        SetKind::IfNameAddr(_) => {
-            let (name, a) = e.key.split_at_checked(16)?;
-            Some(Element::IfNameAddr(ifname(name)?, addr(a)?))
-        }
-        SetKind::AddrToAddr(_) => match &e.data {
-            DataInfo::Value(to) => Some(Element::AddrToAddr(addr(e.key)?, addr(to)?)),
-            _ => None,
-        },
-        SetKind::IfNameOverRate => match e.data {
-            DataInfo::Stateful(Stateful::OverRate {
-                rate,
-                seconds,
-                burst,
-            }) => {
-                let per = Per::ALL.into_iter().find(|p| p.seconds() == seconds)?;
-                let rate = Rate::new(u32::try_from(rate).ok()?, per, burst);
-                Some(Element::IfNameOverRate(ifname(e.key)?, rate))
-            }
-            _ => None,
-        },
-        SetKind::IfNameOverCount => match e.data {
-            DataInfo::Stateful(Stateful::OverCount(n)) => {
-                Some(Element::IfNameOverCount(ifname(e.key)?, n))
-            }
-            _ => None,
-        },
-        SetKind::NetPair(f) => {
-            let n = usize::from(f.bits()) / 8;
-            let end = e.key_end.unwrap_or(e.key);
-            let ((a, b), (c, d)) = (e.key.split_at_checked(n)?, end.split_at_checked(n)?);
-            Some(Element::NetPair(
-                prefix(addr(a)?, addr(c)?)?,
-                prefix(addr(b)?, addr(d)?)?,
-            ))
-        }
-        SetKind::IfName => ifname(e.key).map(Element::IfName),
-        SetKind::IfNameVerdict => match &e.data {
-            DataInfo::Verdict(v) => Some(Element::IfNameVerdict(ifname(e.key)?, verdict(v)?)),
-            _ => None,
-        },
-    }
-}
-
-fn ifname(key: &[u8]) -> Option<IfName> {
-    let end = key.iter().position(|b| *b == 0).unwrap_or(key.len());
-    std::str::from_utf8(&key[..end]).ok()?.parse().ok()
-}
-
-fn verdict(v: &VerdictInfo<'_>) -> Option<Verdict> {
-    let chain = || ChainName::new(v.chain?).ok();
-    match v.code {
-        0 => Some(Verdict::Drop),
-        1 => Some(Verdict::Accept),
-        -3 => chain().map(Verdict::Jump),
-        -4 => chain().map(Verdict::Goto),
-        -5 => Some(Verdict::Return),
-        _ => None,
-    }
 }

@@ -108,27 +108,9 @@ impl Nft {
     /// When the kernel refuses.
     pub fn chains(&mut self) -> Result<Vec<ChainInfo>, NetlinkError> {
         let msg = self.get(GETCHAIN, false);
-        let table = self.table.clone();
-        self.dumps.dump(
-            format!("list chains of table {} {table}", self.family),
-            msg,
-            |f| {
-                let a = || Attrs::after(f.body, 4);
-                if text(attr(a(), 1)?)? != table {
-                    return None;
-                }
-                let name = text(attr(a(), 3)?)?.to_owned();
-                let base = attr(a(), 4).and_then(|hook| {
-                    Some(BaseSpec {
-                        kind: text(attr(a(), 7)?)?.to_owned(),
-                        hook: be32(attr(Attrs::nested(hook), 1)?)?,
-                        priority: be32(attr(Attrs::nested(hook), 2)?)?.cast_signed(),
-                        policy: be32(attr(a(), 5)?)?,
-                    })
-                });
-                Some(ChainInfo { name, base })
-            },
-        )
+        let (family, table) = (self.family, &self.table);
+        let what = format_args!("list chains of table {family} {table}");
+        self.dumps.dump(what, msg, |f| chain(f.body, table))
     }
 
     /// The rules of all chains, those of one chain in their order.
@@ -137,22 +119,9 @@ impl Nft {
     /// When the kernel refuses.
     pub fn rules(&mut self) -> Result<Vec<RuleInfo>, NetlinkError> {
         let msg = self.get(GETRULE, true);
-        let table = self.table.clone();
-        self.dumps.dump(
-            format!("list rules of table {} {table}", self.family),
-            msg,
-            |f| {
-                let a = || Attrs::after(f.body, 4);
-                if text(attr(a(), 1)?)? != table {
-                    return None;
-                }
-                Some(RuleInfo {
-                    chain: text(attr(a(), 2)?)?.to_owned(),
-                    handle: be64(attr(a(), 3)?)?,
-                    userdata: attr(a(), 7).unwrap_or_default().to_vec(),
-                })
-            },
-        )
+        let (family, table) = (self.family, &self.table);
+        let what = format_args!("list rules of table {family} {table}");
+        self.dumps.dump(what, msg, |f| rule(f.body, table))
     }
 
     /// The named sets and maps.
@@ -161,43 +130,9 @@ impl Nft {
     /// When the kernel refuses.
     pub fn sets(&mut self) -> Result<Vec<SetInfo>, NetlinkError> {
         let msg = self.get(GETSET, true);
-        let table = self.table.clone();
-        self.dumps.dump(
-            format!("list sets of table {} {table}", self.family),
-            msg,
-            |f| {
-                let a = || Attrs::after(f.body, 4);
-                if text(attr(a(), 1)?)? != table {
-                    return None;
-                }
-                let flags = attr(a(), 3).and_then(be32).unwrap_or(0);
-                if flags & set_flag::ANONYMOUS != 0 {
-                    return None;
-                }
-                let fields = attr(a(), 9)
-                    .and_then(|desc| attr(Attrs::nested(desc), 2))
-                    .map(|list| {
-                        Attrs::nested(list)
-                            .filter_map(|(_, e)| be32(attr(Attrs::nested(e), 1)?))
-                            .collect()
-                    })
-                    .unwrap_or_default();
-                let spec = set_data(f.body).and_then(|data| {
-                    Some(SetSpec {
-                        flags,
-                        key_type: be32(attr(a(), 4)?)?,
-                        key_len: be32(attr(a(), 5)?)?,
-                        fields,
-                        data,
-                        host_order: false,
-                    })
-                });
-                Some(SetInfo {
-                    name: text(attr(a(), 2)?)?.to_owned(),
-                    spec,
-                })
-            },
-        )
+        let (family, table) = (self.family, &self.table);
+        let what = format_args!("list sets of table {family} {table}");
+        self.dumps.dump(what, msg, |f| set(f.body, table))
     }
 
     /// The elements of a set, as `decode` has them. An element that others put in or took out
@@ -215,15 +150,134 @@ impl Nft {
         let (family, table) = (self.family, &self.table);
         let what = format_args!("list elements of set {set} of table {family} {table}");
         let lists = self.dumps.dump(what, msg, |f| {
-            let list = attr(Attrs::after(f.body, 4), 3)?;
-            let elements = Attrs::nested(list).filter_map(|(_, e)| element(e));
-            Some(elements.map(|e| decode(&e)).collect::<Vec<_>>())
+            let (_, list) = elements(f.body, table)?;
+            Some(list.map(|e| decode(&e)).collect::<Vec<_>>())
         })?;
         let mut lists = lists.into_iter();
         let mut all = lists.next().unwrap_or_default();
         lists.for_each(|l| all.extend(l));
         Ok(all)
     }
+}
+
+/// One message of what the kernel tells about a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// The table is there, with these flags (1: dormant).
+    Table(u32),
+    /// A chain.
+    Chain(ChainInfo),
+    /// A rule.
+    Rule(RuleInfo),
+    /// A named set.
+    Set(SetInfo),
+    /// Some elements of a set.
+    Elements(&'a str, Vec<ElementInfo<'a>>),
+}
+
+/// Reads messages as the kernel sends them, from bytes of any origin: what is not about this
+/// table, or makes no sense, is left out.
+pub fn items<'a>(
+    family: Family,
+    table: &'a str,
+    bytes: &'a [u8],
+) -> impl Iterator<Item = Item<'a>> + 'a {
+    received(bytes).filter_map(move |r| {
+        if r.kind >> 8 != SUBSYS || r.body.first() != Some(&(family as u8)) {
+            return None;
+        }
+        Some(match r.kind & 0xff {
+            NEWTABLE if ours(r.body, table) => {
+                Item::Table(attr(Attrs::after(r.body, 4), 2).and_then(be32)?)
+            }
+            NEWCHAIN => Item::Chain(chain(r.body, table)?),
+            NEWRULE => Item::Rule(rule(r.body, table)?),
+            NEWSET => Item::Set(set(r.body, table)?),
+            NEWSETELEM => {
+                let (set, list) = elements(r.body, table)?;
+                Item::Elements(set, list.collect())
+            }
+            _ => return None,
+        })
+    })
+}
+
+/// Whether a message is about the table of this name: its first attribute in all kinds.
+fn ours(body: &[u8], table: &str) -> bool {
+    attr(Attrs::after(body, 4), 1).and_then(text) == Some(table)
+}
+
+fn chain(body: &[u8], table: &str) -> Option<ChainInfo> {
+    let a = || Attrs::after(body, 4);
+    if !ours(body, table) {
+        return None;
+    }
+    let name = text(attr(a(), 3)?)?.to_owned();
+    let base = attr(a(), 4).and_then(|hook| {
+        Some(BaseSpec {
+            kind: text(attr(a(), 7)?)?.to_owned(),
+            hook: be32(attr(Attrs::nested(hook), 1)?)?,
+            priority: be32(attr(Attrs::nested(hook), 2)?)?.cast_signed(),
+            policy: be32(attr(a(), 5)?)?,
+        })
+    });
+    Some(ChainInfo { name, base })
+}
+
+fn rule(body: &[u8], table: &str) -> Option<RuleInfo> {
+    let a = || Attrs::after(body, 4);
+    if !ours(body, table) {
+        return None;
+    }
+    Some(RuleInfo {
+        chain: text(attr(a(), 2)?)?.to_owned(),
+        handle: be64(attr(a(), 3)?)?,
+        userdata: attr(a(), 7).unwrap_or_default().to_vec(),
+    })
+}
+
+fn set(body: &[u8], table: &str) -> Option<SetInfo> {
+    let a = || Attrs::after(body, 4);
+    let flags = attr(a(), 3).and_then(be32).unwrap_or(0);
+    if !ours(body, table) || flags & set_flag::ANONYMOUS != 0 {
+        return None;
+    }
+    let field = |e| be32(attr(Attrs::nested(e), 1)?);
+    let fields = attr(a(), 9)
+        .and_then(|desc| attr(Attrs::nested(desc), 2))
+        .map(|list| {
+            Attrs::nested(list)
+                .filter_map(|(_, e)| field(e))
+                .collect::<Vec<_>>()
+        })
+        .unwrap_or_default();
+    let spec = set_data(body).and_then(|data| {
+        Some(SetSpec {
+            flags,
+            key_type: be32(attr(a(), 4)?)?,
+            key_len: be32(attr(a(), 5)?)?,
+            fields,
+            data,
+            host_order: false,
+        })
+    });
+    Some(SetInfo {
+        name: text(attr(a(), 2)?)?.to_owned(),
+        spec,
+    })
+}
+
+fn elements<'a>(
+    body: &'a [u8],
+    table: &str,
+) -> Option<(&'a str, impl Iterator<Item = ElementInfo<'a>>)> {
+    if !ours(body, table) {
+        return None;
+    }
+    let set = text(attr(Attrs::after(body, 4), 2)?)?;
+    let list = attr(Attrs::after(body, 4), 3)?;
+    let all = Attrs::nested(list).filter_map(|(_, e)| element(e));
+    Some((set, all))
 }
 
 fn set_data(body: &[u8]) -> Option<SetData> {
