@@ -114,6 +114,48 @@ impl Reading {
     }
 }
 
+fn live_rule(r: &RuleInfo) -> LiveRule {
+    let mut rest = &r.userdata[..];
+    let mut id = None;
+    while let [kind, len, tail @ ..] = rest {
+        let Some((value, next)) = tail.split_at_checked(usize::from(*len)) else {
+            break;
+        };
+        if *kind == UDATA_ID {
+            id = value.try_into().ok().map(RuleId);
+        }
+        rest = next;
+    }
+    LiveRule {
+        handle: r.handle,
+        id,
+    }
+}
+
+fn base_of(family: TableFamily, b: &BaseSpec) -> Option<Base> {
+    let kind = [Kind::Filter, Kind::Nat, Kind::Route];
+    let hook: &[Hook] = match family {
+        TableFamily::Inet => &[
+            Hook::Prerouting,
+            Hook::Input,
+            Hook::Forward,
+            Hook::Output,
+            Hook::Postrouting,
+        ],
+        TableFamily::Arp => &[Hook::Input, Hook::Output, Hook::Forward],
+    };
+    Some(Base {
+        kind: kind.into_iter().find(|k| k.to_string() == b.kind)?,
+        hook: *hook.get(b.hook as usize)?,
+        priority: b.priority,
+        policy: if b.policy == 0 {
+            Policy::Drop
+        } else {
+            Policy::Accept
+        },
+    })
+}
+
 /// An element as it was read; of plain intervals the two ends apart.
 pub(crate) enum Read {
     Whole(Element),
