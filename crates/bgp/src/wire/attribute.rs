@@ -212,8 +212,9 @@ impl<'a> Parts<'a> {
         });
     }
 
-    /// Makes the attributes. The caller has seen to it that the mandatory ones are there.
-    pub(super) fn attributes(mut self, next_hop: NextHop) -> Attributes {
+    /// Makes the attributes, once. The caller has seen to it that the mandatory ones are
+    /// there.
+    pub(super) fn attributes(&mut self, next_hop: NextHop) -> Attributes {
         let (as_path, aggregator) = self.merge_as4();
         let mut made = Attributes::new(next_hop);
         made.as_path = as_path;
@@ -246,7 +247,7 @@ impl<'a> Parts<'a> {
                 r.ext_communities = all.map(|&c| ExtCommunity(c)).collect();
                 r.otc = self.otc;
                 r.aigp = self.aigp;
-                let mut unknown = self.unknown;
+                let mut unknown = std::mem::take(&mut self.unknown);
                 unknown.sort_by_key(|u| u.kind);
                 r.unknown = unknown.into();
             });

@@ -190,7 +190,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn finish(
-        self,
+        &mut self,
         fields: &Fields<'a>,
         withdrawn: NlriBlock<'a>,
         nlri: NlriBlock<'a>,
@@ -217,7 +217,7 @@ impl<'a> Walk<'a, '_> {
             .faults
             .iter()
             .any(|f| f.class == FaultClass::TreatAsWithdraw);
-        update.faults = self.faults;
+        update.faults = std::mem::take(&mut self.faults);
         if doomed {
             update.withdrawn.extend(reach.filter(full));
             update.withdrawn.extend([nlri].into_iter().filter(full));
