@@ -124,7 +124,11 @@ impl Guard {
             return console.print("Nothing was changed: nothing to confirm\n");
         };
         let (count, id) = (p.changes.len(), &p.id);
-        let what = if count == 1 { "change is" } else { "changes are" };
+        let what = if count == 1 {
+            "change is"
+        } else {
+            "changes are"
+        };
         console.print(&format!(
             "{count} {what} taken back {} unless you confirm:\n  manx confirm {id}\n",
             when(&p, now)
@@ -189,11 +193,7 @@ fn only(pendings: &Pendings, cluster: &Cluster) -> Result<String, CliError> {
     }
 }
 
-fn list(
-    pendings: &Pendings,
-    cluster: &Cluster,
-    console: &mut Console<'_>,
-) -> Result<(), CliError> {
+fn list(pendings: &Pendings, cluster: &Cluster, console: &mut Console<'_>) -> Result<(), CliError> {
     let (all, bad) = cluster.wait_for(pendings.list())?;
     for e in bad {
         console.note(&format!("warning: {e}"))?;

@@ -153,11 +153,17 @@ mod tests {
             ("clusternetworkpolicies", ResourceKind::ClusterNetworkPolicy),
             ("bp", ResourceKind::BgpPeer),
             ("bgpfs", ResourceKind::BgpFilter),
-            ("kubecontrollersconfig", ResourceKind::KubeControllersConfiguration),
+            (
+                "kubecontrollersconfig",
+                ResourceKind::KubeControllersConfiguration,
+            ),
             ("nodestatus", ResourceKind::CalicoNodeStatus),
             ("svc", ResourceKind::Service),
             ("endpointslices", ResourceKind::EndpointSlice),
-            ("endpointslice.discovery.k8s.io", ResourceKind::EndpointSlice),
+            (
+                "endpointslice.discovery.k8s.io",
+                ResourceKind::EndpointSlice,
+            ),
         ] {
             assert_eq!(kind(word), Some(expected), "{word}");
         }

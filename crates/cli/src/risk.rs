@@ -55,7 +55,8 @@ pub(crate) fn warn(
         }
     }
     if warned {
-        let way_out = "warning: to be safe, have it taken back unless you confirm it: --confirm 60s";
+        let way_out =
+            "warning: to be safe, have it taken back unless you confirm it: --confirm 60s";
         console.note(way_out)?;
     }
     Ok(())

@@ -9,7 +9,7 @@
 //! somebody else has changed since is left as it is and named; any number of agents may do the same
 //! at once; either the confirmation counts or the taking back, never both.
 //!
-//! Never: reads a clock; the time is an argument.
+//! Never: reads a clock; the time is an argument, and so is the id ([`new_id`] makes one).
 
 mod keep;
 mod record;
@@ -367,6 +367,13 @@ impl Pendings {
         }
         Err(PendingError::Busy(id.to_owned()))
     }
+}
+
+/// A new id, short enough to be typed.
+pub fn new_id() -> String {
+    let mut id = uuid::Uuid::new_v4().simple().to_string();
+    id.truncate(8);
+    id
 }
 
 /// The key of a record.

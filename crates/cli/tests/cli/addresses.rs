@@ -417,7 +417,7 @@ fn deleting_a_node_takes_what_was_there_because_of_it() {
     b.apply(
         "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\nmetadata: {name: n1-cni-w-eth0, namespace: default}\n\
          spec: {orchestrator: cni, node: n1, containerID: w, endpoint: eth0, interfaceName: cali1, ipNetworks: [10.65.79.40/32]}\n\
-         ---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: h}\nspec: {node: n1, interfaceName: eth0}\n\
+         ---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: h}\nspec: {node: n1, interfaceName: eth0, profiles: [projectcalico-default-allow]}\n\
          ---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {name: node.n1}\nspec: {}\n",
     );
     b.ok(&["delete", "node", "n1"]);
