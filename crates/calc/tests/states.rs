@@ -1,6 +1,4 @@
-//! Named states with what must follow from them, and every way to get through a list of them:
-//! forwards, backwards, at once, one thing at a time, through nothing, with everything said
-//! twice.
+//! Labels, tiers, members and routes: states, and every way through them.
 
 mod support;
 
@@ -8,115 +6,9 @@ use desired::{Desired, Member, RouteTarget};
 use model::*;
 use net::{Family, Protocol};
 use std::collections::BTreeSet;
+use support::expand::*;
 use support::vocabulary::*;
-use support::{ME, Run, World};
-
-/// A state, and what must hold of what follows.
-struct State {
-    name: &'static str,
-    world: World,
-    expect: fn(&Desired),
-}
-
-fn state(name: &'static str, updates: Vec<Update>, expect: fn(&Desired)) -> State {
-    let mut world = World::default();
-    for u in &updates {
-        world.update(u);
-    }
-    State {
-        name,
-        world,
-        expect,
-    }
-}
-
-/// When a run flushes.
-#[derive(Clone, Copy)]
-enum Flush {
-    EachUpdate,
-    EachState,
-    AtEnd,
-}
-
-/// A walk through states; `single` makes a state of every update on the way, `twice` says all
-/// things two times, `backwards` reverses the updates of a step.
-fn walk(states: &[&State], flush: Flush, twice: bool, backwards: bool) {
-    let mut run = Run::default();
-    let mut at = World::default();
-    for s in states {
-        let mut updates = at.towards(&s.world);
-        if backwards {
-            updates.reverse();
-        }
-        for u in updates {
-            for _ in 0..if twice { 2 } else { 1 } {
-                run.calc.update(u.clone());
-                if matches!(flush, Flush::EachUpdate) {
-                    run.flush();
-                }
-            }
-            at.update(&u);
-            if matches!(flush, Flush::EachUpdate) {
-                at.check(&run.desired);
-            }
-        }
-        if matches!(flush, Flush::EachState | Flush::EachUpdate) {
-            run.flush();
-            (s.expect)(&run.desired);
-            assert_eq!(run.desired, s.world.fresh(), "{}", s.name);
-        }
-    }
-    run.flush();
-    if let Some(last) = states.last() {
-        (last.expect)(&run.desired);
-        last.world.check(&run.desired);
-        assert_eq!(run.desired, last.world.fresh(), "at the end, {}", last.name);
-    }
-}
-
-/// Every expansion of a list of states.
-fn expand(states: &[State]) {
-    let nothing = state("nothing", Vec::new(), |d| {
-        assert!(d.workloads.is_empty() && d.sets.is_empty())
-    });
-    let forwards: Vec<&State> = states.iter().collect();
-    let reversed: Vec<&State> = states.iter().rev().collect();
-    let through_nothing: Vec<&State> = states.iter().flat_map(|s| [&nothing, s]).collect();
-    let squashed: Vec<&State> = states.last().into_iter().collect();
-    let and_gone: Vec<&State> = states.iter().chain([&nothing]).collect();
-    for list in [forwards, reversed, through_nothing, squashed, and_gone] {
-        for flush in [Flush::EachUpdate, Flush::EachState, Flush::AtEnd] {
-            for (twice, backwards) in [(false, false), (true, false), (false, true)] {
-                walk(&list, flush, twice, backwards);
-            }
-        }
-    }
-}
-
-fn local(name: &str, w: WorkloadEndpoint) -> Update {
-    Update::Workload(wkey(ME, name), Some(w))
-}
-
-fn remote(name: &str, w: WorkloadEndpoint) -> Update {
-    Update::Workload(wkey("n1", name), Some(w))
-}
-
-fn pol(name: &str, p: Policy) -> Update {
-    Update::Policy(gnp(name), Some(p))
-}
-
-fn members(d: &Desired, selector: &str) -> Vec<String> {
-    let id = desired::SetId(sel(selector).id().into());
-    let texts = d.sets[&id].members.iter().map(|m| match m {
-        Member::Net(c) => c.to_string(),
-        Member::Port {
-            addr,
-            protocol,
-            port,
-        } => format!("{addr} {protocol} {port}"),
-    });
-    texts.collect()
-}
+use support::{ME, Run};
 
 /// `tier[policy policy] ...` for traffic towards the workload.
 fn ingress(d: &Desired, name: &str) -> String {

@@ -2,6 +2,7 @@
 //! them.
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its part")]
 
+pub mod expand;
 pub mod oracle;
 pub mod vocabulary;
 
