@@ -7,7 +7,11 @@
 //! Never: opens a socket, reads a secret, knows the kernel or a clock.
 
 mod peers;
+mod policy;
+mod routes;
 mod world;
 
 pub use peers::{Peer, PeerOrigin};
+pub use policy::METRIC_BASE;
+pub use routes::{Kernel, Own, Programs};
 pub use world::{Plan, Speaker, World};

@@ -88,10 +88,10 @@ pub struct Peer {
     pub allowed_local_as: u32,
     /// A gateway by which it is reached.
     pub reachable_by: Option<IpAddr>,
-    /// Its filters' rules towards us, in order.
-    pub import: Vec<FilterRule>,
-    /// Its filters' rules from us, in order.
-    pub export: Vec<FilterRule>,
+    /// Its filters' rules towards us, in order, each with its name.
+    pub import: Vec<(String, FilterRule)>,
+    /// Its filters' rules from us, in order, each with its name.
+    pub export: Vec<(String, FilterRule)>,
 }
 
 impl Peer {
@@ -298,10 +298,10 @@ fn filters<'a>(
     name: &Arc<str>,
     peer: &BgpPeer,
     faults: &mut Vec<String>,
-) -> Vec<&'a BgpFilter> {
+) -> Vec<(&'a Arc<str>, &'a BgpFilter)> {
     let mut out = Vec::new();
     for wanted in &peer.filters {
-        match world.filters.get(wanted) {
+        match world.filters.get_key_value(wanted) {
             Some(f) => out.push(f),
             None => {
                 let fault = format!(
@@ -318,10 +318,16 @@ fn filters<'a>(
 }
 
 fn rules<'a>(
-    lists: &[&'a BgpFilter],
+    lists: &[(&Arc<str>, &'a BgpFilter)],
     of: impl Fn(&'a BgpFilter) -> &'a Vec<FilterRule>,
-) -> Vec<FilterRule> {
-    lists.iter().flat_map(|f| of(f)).cloned().collect()
+) -> Vec<(String, FilterRule)> {
+    let named = |(name, filter): &(&Arc<str>, &'a BgpFilter)| {
+        let name = format!("BGPFilter({name})");
+        let each = of(filter).iter().enumerate();
+        each.map(|(i, r)| (format!("{name} rule {i}"), r.clone()))
+            .collect::<Vec<_>>()
+    };
+    lists.iter().flat_map(named).collect()
 }
 
 /// Of two nodes, the one whose peer's address is greater as text waits: so that the two do not

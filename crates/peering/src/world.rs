@@ -1,6 +1,8 @@
 //! What the plan of a node follows from.
 
 use crate::peers::{Peer, peers};
+use crate::policy;
+use crate::routes::{Kernel, Own, Programs};
 use model::{
     BgpConfig, BgpFilter, BgpPeer, Block, EndpointSlice, IpPool, Labels, Node, Profile, ProfileId,
     Service, ServiceRef, SliceKey, Update, WorkloadEndpoint, WorkloadKey,
@@ -57,6 +59,12 @@ pub struct Plan {
     pub speaker: Option<Speaker>,
     /// Its sessions, by address and port.
     pub peers: Vec<Peer>,
+    /// What it announces of its own.
+    pub own: Own,
+    /// What becomes of learned routes in the kernel.
+    pub kernel: Kernel,
+    /// Which routes between nodes are BGP's to program.
+    pub programs: Programs,
     /// What cannot be followed, each naming the object, the cause and the remedy.
     pub faults: Vec<String>,
 }
@@ -132,6 +140,9 @@ impl World {
             return Plan {
                 speaker: None,
                 peers: Vec::new(),
+                own: Own::default(),
+                kernel: self.kernel(),
+                programs: self.programs(),
                 faults,
             };
         };
@@ -139,8 +150,26 @@ impl World {
         Plan {
             speaker: Some(speaker),
             peers,
+            own: self.own(),
+            kernel: self.kernel(),
+            programs: self.programs(),
             faults,
         }
+    }
+
+    /// What is taken from a peer of the plan.
+    pub fn import(&self, peer: &Peer) -> bgp::policy::Policy {
+        policy::import(self, peer)
+    }
+
+    /// What a peer of the plan is told. `own` is that of the plan.
+    pub fn export(&self, own: &Own, peer: &Peer) -> bgp::policy::Policy {
+        policy::export(self, own, peer)
+    }
+
+    /// The metric that the kernel's routes to pods have, which learned ones are ranked against.
+    pub fn normal_priority(&self, family: Family) -> u32 {
+        policy::priority(self, family)
     }
 
     pub(crate) fn config(&self) -> Option<&BgpConfig> {

@@ -1,101 +1,12 @@
 //! Resources and the sessions that follow from them.
 
-use model::{
-    BgpConfig, BgpFilter, BgpPeer, BgpRemote, FilterRule, Labels, NextHopMode, Node, NodeAddress,
-    Selector, Update,
-};
+mod support;
+
+use model::{BgpConfig, BgpFilter, BgpRemote, FilterRule, Labels, NextHopMode, Node, Update};
 use net::{Asn, Cidr};
 use peering::{Peer, PeerOrigin, Plan, World};
 use std::sync::Arc;
-
-fn node(v4: &str, v6: &str, labels: &[(&str, &str)]) -> Node {
-    let at = |text: &str| {
-        (!text.is_empty()).then(|| {
-            let addr = text.parse().unwrap();
-            NodeAddress {
-                addr,
-                subnet: Cidr::host(addr),
-            }
-        })
-    };
-    Node {
-        ipv4: at(v4),
-        ipv6: at(v6),
-        labels: Labels::new(labels.iter().copied()),
-        ..Node::default()
-    }
-}
-
-fn reflector(mut n: Node, cluster: &str) -> Node {
-    n.route_reflector_cluster = Some(cluster.into());
-    n
-}
-
-fn peer(remote: BgpRemote) -> BgpPeer {
-    BgpPeer {
-        node: None,
-        node_selector: None,
-        remote,
-        local_asn: None,
-        next_hop: NextHopMode::Auto,
-        password: None,
-        use_node_ip: true,
-        restart: None,
-        keepalive: None,
-        allowed_local_as: None,
-        ttl_security: None,
-        reachable_by: None,
-        filters: Vec::new(),
-        reverse: true,
-    }
-}
-
-fn at(ip: &str, asn: u32) -> BgpRemote {
-    BgpRemote::Address {
-        ip: ip.parse().unwrap(),
-        port: None,
-        asn: Some(Asn(asn)),
-    }
-}
-
-fn select(text: &str) -> Selector {
-    Selector::parse(text).unwrap()
-}
-
-/// Three nodes; the plan is that of `a`.
-fn world(extra: Vec<Update>) -> World {
-    world_of("a", extra)
-}
-
-fn world_of(me: &str, extra: Vec<Update>) -> World {
-    let mut w = World::new(me);
-    for (name, n) in [
-        ("a", node("10.0.0.1", "fd00::1", &[("rack", "1")])),
-        ("b", node("10.0.0.2", "fd00::2", &[("rack", "1")])),
-        ("c", node("10.0.0.10", "", &[("rack", "2")])),
-    ] {
-        w.update(Update::Node(name.into(), Some(n)));
-    }
-    for u in extra {
-        w.update(u);
-    }
-    w
-}
-
-fn resource(name: &str, p: BgpPeer) -> Update {
-    Update::BgpPeer(name.into(), Some(p))
-}
-
-fn config(c: BgpConfig) -> Update {
-    Update::BgpConfig("default".into(), Some(c))
-}
-
-fn no_mesh() -> Update {
-    config(BgpConfig {
-        mesh: Some(false),
-        ..BgpConfig::default()
-    })
-}
+use support::{at, config, no_mesh, node, peer, reflector, resource, select, world, world_of};
 
 /// `name asn [passive] [client]`, a session each.
 fn told(plan: &Plan) -> Vec<String> {
@@ -408,7 +319,7 @@ fn filters_apply_in_their_order_and_a_missing_one_is_told() {
         resource("six", six),
     ])
     .plan();
-    let accepts = |l: &[FilterRule]| l.iter().map(|r| r.accept).collect::<Vec<_>>();
+    let accepts = |l: &[(String, FilterRule)]| l.iter().map(|(_, r)| r.accept).collect::<Vec<_>>();
     assert_eq!(accepts(&plan.peers[0].import), [false, true]);
     assert!(plan.peers[0].export.is_empty());
     assert_eq!(accepts(&plan.peers[1].export), [false, true]);
