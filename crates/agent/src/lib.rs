@@ -9,6 +9,7 @@
 
 mod attach;
 mod config;
+mod confirm;
 mod detect;
 mod engine;
 mod metrics;
@@ -22,6 +23,7 @@ pub mod node;
 
 use startup::StartError;
 
+use api::Conversion;
 use attach::{Allocator, Attacher};
 use config::Configuration;
 use daemon::health::{Report, Reporter};
@@ -116,16 +118,24 @@ async fn run(params: Params) -> Result<(), Error> {
         metrics.register(r);
         handle.metrics().register(r);
     });
+    let prefix = own
+        .interface_prefix
+        .first()
+        .cloned()
+        .unwrap_or_else(|| "cali".to_owned());
     let (world, mut changes) = watch::channel(World::default());
     let engine = Engine::new(
         params.node.clone(),
-        Syncer::new(params.store.clone()),
+        Syncer::new(params.store.clone()).converting(Conversion {
+            interface_prefix: prefix.as_str().into(),
+        }),
         handle.clone(),
         params.configuration,
         params.on_parameters,
         world,
         metrics,
     );
+    let promises = tokio::spawn(confirm::keep(params.store.clone(), params.node.clone()));
     let mut plane = tokio::spawn(plane.run());
     let mut engine = tokio::spawn(engine.run());
     tokio::select! {
@@ -141,11 +151,6 @@ async fn run(params: Params) -> Result<(), Error> {
         lib_dir: params.lib_dir,
     };
     upkeep.follow_mtu(&changes.borrow())?;
-    let prefix = own
-        .interface_prefix
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "cali".to_owned());
     let allocator = Allocator::new(params.node.clone(), resources.clone());
     let attacher = Attacher::new(
         params.node.clone(),
@@ -177,6 +182,7 @@ async fn run(params: Params) -> Result<(), Error> {
     };
     // Requests end first, then changes; the kernel keeps what it holds.
     server.abort();
+    promises.abort();
     engine.abort();
     let _ = std::fs::remove_file(&params.socket);
     handle.stop();
