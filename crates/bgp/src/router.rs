@@ -24,7 +24,7 @@ mod settings;
 pub use explain::{Explanation, ExportReport, PathReport, PathStatus};
 pub use import::Refusal;
 pub use outbound::{BestRoute, NextHopUse, RouteChange};
-pub use peers::{Counters, PeerStatus};
+pub use peers::{Counters, PeerStatus, Size};
 pub use settings::{Config, LocalRoute, Restarting};
 
 use crate::error::{Fault, Notification};

@@ -200,6 +200,20 @@ impl Group {
         }
     }
 
+    /// The octets that it holds.
+    pub fn heap_size(&self) -> usize {
+        self.dirty.heap_size()
+            + match &self.told {
+                Told::One(pages) => {
+                    pages.capacity() * size_of::<usize>()
+                        + pages.iter().flatten().count() * size_of::<Page>()
+                }
+                Told::Many(all) => {
+                    all.capacity() * (size_of::<(u32, SmallVec<[ToldPath; 2]>)>() + 1)
+                }
+            }
+    }
+
     /// Whether all that is to be told has been.
     pub fn is_settled(&self) -> bool {
         self.dirty.is_empty()

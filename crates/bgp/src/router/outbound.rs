@@ -5,14 +5,14 @@
 //! queue is full holds the others up for a bounded time only. Never: keeps a queue of
 //! routes.
 
-use super::peers::Peer;
+use super::peers::{Peer, Size};
 use super::{ConnId, Event, Output, Router};
 use crate::attr::{Attributes, NextHop};
 use crate::export::{ExportKey, Group, Member};
 use crate::fsm::Side;
 use crate::message::{RefreshSubtype, RouteRefresh};
 use crate::peer::AddPathSend;
-use crate::rib::{Bits, Changed, NetId, PathFlags, PeerId};
+use crate::rib::{Bits, Changed, NetId, PathFlags, PeerId, Table};
 use crate::types::{AfiSafi, ClusterId, PeerKind, PerFamily};
 use crate::wire;
 use bytes::Bytes;
@@ -105,6 +105,11 @@ impl Outbound {
         since.min().map(|t| t + patience)
     }
 
+    fn heap_size(&self) -> usize {
+        let groups: usize = self.groups.iter().map(Group::heap_size).sum();
+        groups + self.routes.v4.heap_size() + self.routes.v6.heap_size()
+    }
+
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups
     }
@@ -177,6 +182,20 @@ impl Router {
         table
             .iter()
             .filter_map(move |net| Some((table.prefix(net), self.best_route(family, net)?)))
+    }
+
+    /// How much there is.
+    pub fn size(&self) -> Size {
+        let tables = &self.rib.tables;
+        let both = |f: fn(&Table) -> usize| f(&tables.v4) + f(&tables.v6);
+        Size {
+            prefixes: both(|t| t.iter().count()),
+            known: both(Table::nets),
+            paths: both(Table::paths_len),
+            attributes: self.rib.attributes.len(),
+            groups: self.out.groups.len(),
+            octets: self.rib.heap_size() + self.out.heap_size(),
+        }
     }
 
     fn best_route(&self, family: Family, net: NetId) -> Option<BestRoute<'_>> {

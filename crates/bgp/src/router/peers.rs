@@ -28,6 +28,23 @@ pub struct Counters {
     pub sessions: u64,
 }
 
+/// How much a router holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    /// Prefixes with a path.
+    pub prefixes: usize,
+    /// Prefixes that are known: also those of whose end somebody has still to be told.
+    pub known: usize,
+    /// Paths, refused ones too.
+    pub paths: usize,
+    /// Distinct sets of attributes.
+    pub attributes: usize,
+    /// Groups of peers that are told the same.
+    pub groups: usize,
+    /// Octets of the tables.
+    pub octets: usize,
+}
+
 /// What there is to say about a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {

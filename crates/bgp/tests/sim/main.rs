@@ -1,0 +1,8 @@
+//! Whole routers talking to each other in one process, under a clock of the tests.
+#![expect(unreachable_pub, reason = "modules of one test binary")]
+
+mod model;
+mod net;
+mod routes;
+mod sessions;
+mod storm;
