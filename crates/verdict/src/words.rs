@@ -186,6 +186,9 @@ pub(crate) fn spoken(label: &str) -> String {
     if let Some(l) = label.strip_prefix("pcns.") {
         return format!("namespace's label {l}");
     }
+    if let Some(own) = label.strip_prefix("projectcalico.org/") {
+        return own.to_owned();
+    }
     match label.strip_prefix("pcsa.") {
         Some(l) => format!("service account's label {l}"),
         None => format!("label {label}"),

@@ -96,13 +96,10 @@ impl Comparison {
             out.all = true;
             return out;
         }
-        for (key, policy) in self.before.policies().chain(self.after.policies()) {
-            let find = |w: &World| {
-                w.policies()
-                    .find(|(k, _)| *k == key)
-                    .map(|(_, p)| p.clone())
-            };
-            if key.kind.is_staged() || find(&self.before) == find(&self.after) {
+        let [was, is] =
+            [&self.before, &self.after].map(|w| w.policies().collect::<BTreeMap<_, _>>());
+        for (key, policy) in was.iter().chain(&is) {
+            if key.kind.is_staged() || was.get(*key) == is.get(*key) {
                 continue;
             }
             out.all |= classes::selects_hosts(&self.after, policy);
@@ -220,12 +217,23 @@ impl Touched {
     }
 }
 
-/// One of each; of one class two different ones.
+/// One of each; of one class two different ones. A node and a pod of another node, if there are:
+/// a node always reaches its own pods.
 fn ends<'c>(a: &'c Class, b: &'c Class, same: bool) -> Option<(&'c One, &'c One)> {
-    match same {
-        false => Some((a.samples.first()?, b.samples.first()?)),
-        true => Some((a.samples.first()?, b.samples.get(1)?)),
+    let node = |x: &'c One| match &x.end {
+        End::Workload(k) => Some(&k.node),
+        End::Node(n) => Some(n),
+        End::Outside => None,
+    };
+    let pairs = a
+        .samples
+        .iter()
+        .flat_map(|x| b.samples.iter().map(move |y| (x, y)));
+    let mut pairs: Vec<_> = pairs.filter(|(x, y)| !same || x.end != y.end).collect();
+    if a.is_node() != b.is_node() {
+        pairs.sort_by_key(|(x, y)| node(x).is_some() && node(x) == node(y));
     }
+    pairs.first().copied()
 }
 
 fn flow(from: &One, to: &One, family: Family, sample: Sample) -> Option<Flow> {

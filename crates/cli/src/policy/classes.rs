@@ -4,7 +4,10 @@
 //! prefix, service and named port of both worlds sees them alike.
 
 use model::selector::Expr;
-use model::{LabelSource, Labels, NamedPort, Policy, ProfileId, Rule, Selector};
+use model::{
+    LabelSource, Labels, NamedPort, Policy, ProfileId, Rule, Selector, WorkloadEndpoint,
+    WorkloadKey,
+};
 use net::{Cidr, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -134,21 +137,22 @@ impl Seen {
             .flat_map(World::workloads)
             .map(|(k, _)| k)
             .collect();
+        let worlds = [before, after].map(Lookup::new);
         let mut found: BTreeMap<String, Class> = BTreeMap::new();
         for key in keys {
-            let looks = [before, after].map(|world| {
-                let (_, w) = world.workloads().find(|(k, _)| *k == key)?;
+            let looks = worlds.each_ref().map(|l| {
+                let w = *l.workloads.get(key)?;
                 let addresses: Vec<IpAddr> = w.nets.iter().map(|n| n.addr()).collect();
                 let within: Vec<_> = addresses.iter().map(|a| self.within(*a)).collect();
-                let labels = world.labels(&w.labels, &w.profiles);
+                let labels = l.world.labels(&w.labels, &w.profiles);
                 let families: Vec<Family> = addresses.iter().map(|a| Family::of(*a)).collect();
                 let look = (
                     (self.values(&labels), &w.profiles, &w.ports),
                     (
                         within,
                         families,
-                        behind(world, &addresses),
-                        self.hosts(world, &key.node),
+                        l.behind(&addresses),
+                        self.hosts(l.world, &key.node),
                     ),
                 );
                 Some((format!("{look:?}"), w, addresses))
@@ -297,15 +301,37 @@ impl Seen {
     }
 }
 
-/// The services behind which an address is.
-fn behind(world: &World, addresses: &[IpAddr]) -> BTreeSet<String> {
-    let has = |a: &IpAddr| addresses.contains(a);
-    let slices = world
-        .slices()
-        .filter(|(_, s)| s.endpoints.iter().any(|e| e.addresses.iter().any(has)));
-    slices
-        .map(|(_, s)| format!("{}/{} {:?}", s.service.namespace, s.service.name, s.ports))
-        .collect()
+/// A world by key and by address.
+struct Lookup<'w> {
+    world: &'w World,
+    workloads: BTreeMap<&'w WorkloadKey, &'w WorkloadEndpoint>,
+    /// The services behind which an address is.
+    services: BTreeMap<IpAddr, BTreeSet<String>>,
+}
+
+impl<'w> Lookup<'w> {
+    fn new(world: &'w World) -> Self {
+        let mut services: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        for (_, s) in world.slices() {
+            let name = format!("{}/{} {:?}", s.service.namespace, s.service.name, s.ports);
+            for a in s.endpoints.iter().flat_map(|e| &e.addresses) {
+                services.entry(*a).or_default().insert(name.clone());
+            }
+        }
+        Self {
+            world,
+            workloads: world.workloads().collect(),
+            services,
+        }
+    }
+
+    fn behind(&self, addresses: &[IpAddr]) -> BTreeSet<&String> {
+        addresses
+            .iter()
+            .filter_map(|a| self.services.get(a))
+            .flatten()
+            .collect()
+    }
 }
 
 fn labels_of(expr: &Expr, out: &mut BTreeSet<String>) {

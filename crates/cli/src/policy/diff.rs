@@ -79,7 +79,15 @@ fn text(classes: &[Class], changes: &[Change], notes: &[String]) -> String {
             last = Some(c.to);
             _ = writeln!(out, "    {}", c.what);
             for from in &c.from {
-                _ = writeln!(out, "      from {}", classes[*from].name);
+                let (from, to) = (&classes[*from], &classes[c.to]);
+                // A node's own pods are never closed to it.
+                let others = from.is_node() && !to.is_node() && !to.is_outside();
+                let which = if others {
+                    " (not of the same node)"
+                } else {
+                    ""
+                };
+                _ = writeln!(out, "      from {}{which}", from.name);
             }
             if !c.reason.is_empty() {
                 _ = writeln!(out, "      because {}", c.reason);

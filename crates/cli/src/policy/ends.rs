@@ -99,6 +99,8 @@ fn pods_of(world: &World, namespace: &str) -> Vec<String> {
 /// The first few of many.
 fn some(all: &[String]) -> String {
     const FEW: usize = 8;
+    let mut all = all.to_vec();
+    all.sort();
     let shown = all.iter().take(FEW).cloned().collect::<Vec<_>>().join(", ");
     match all.len() > FEW {
         true => format!("{shown} and {} more", all.len() - FEW),

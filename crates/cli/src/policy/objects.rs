@@ -196,7 +196,7 @@ impl Objects {
             });
             !done && !has && !stated && !p.spec.host_network
         };
-        let text = format!("{:?}", self.all.values().map(addresses).collect::<Vec<_>>());
+        let taken: BTreeSet<String> = self.all.values().flat_map(addresses).collect();
         let pool = self.all.values().find_map(pool);
         let cidr = pool.unwrap_or_else(|| SOME_POOL.parse().expect("a constant prefix"));
         let mut free = (10..cidr.size()).filter_map(|n| cidr.nth(n));
@@ -206,7 +206,7 @@ impl Objects {
             if !waits(p) {
                 continue;
             }
-            let Some(address) = free.find(|a| !text.contains(&format!("\"{a}\""))) else {
+            let Some(address) = free.find(|a| !taken.contains(&a.to_string())) else {
                 break;
             };
             let mut pod = p.clone();

@@ -7,6 +7,7 @@ mod faults;
 mod policy_test;
 mod resources;
 mod steady;
+mod why;
 
 use clap::Parser;
 use std::path::PathBuf;
