@@ -10,6 +10,7 @@ mod malformed;
 mod mutation;
 mod open;
 mod pack;
+mod peers;
 mod round_trip;
 mod speed;
 mod values;
