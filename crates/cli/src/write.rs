@@ -1,7 +1,7 @@
 //! `apply`, `create`, `replace`, `delete`, `validate`: many resources, one verdict each.
 //!
 //! Promises: one refused resource or unreadable document never stops the others; each refusal
-//! is reported, and any of them makes the command fail. What others need (namespaces, tiers) is
+//! is reported, and any of them makes the command fail. What others need (namespaces, tiers, filters) is
 //! written first and deleted last, wherever it stands in the files.
 
 use crate::args::{ConfirmIn, CreateArgs, DeleteArgs, FileArgs, Namespace, WriteArgs};
@@ -209,8 +209,12 @@ impl Batch {
         for document in documents {
             out.add(document, &args.namespace);
         }
-        let others_need_it =
-            |r: &Resource| matches!(r.kind(), ResourceKind::Namespace | ResourceKind::Tier);
+        let others_need_it = |r: &Resource| {
+            matches!(
+                r.kind(),
+                ResourceKind::Namespace | ResourceKind::Tier | ResourceKind::BgpFilter
+            )
+        };
         out.resources.sort_by_key(|r| !others_need_it(r));
         Ok(out)
     }

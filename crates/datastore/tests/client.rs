@@ -354,3 +354,92 @@ async fn ipam_sees_the_same_store() {
         assert!(c.get(kind, None, "default").await.is_ok());
     }
 }
+
+#[tokio::test]
+async fn profiles_follow_from_namespaces_and_accounts() {
+    let (_dir, stores) = stores();
+    for store in stores {
+        let c = Client::new(store);
+        c.create(yaml(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: prod, labels: {team: a}}\n",
+        ))
+        .await
+        .expect("created");
+        c.create(yaml("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web.v1, namespace: prod, labels: {tier: b}}\n"))
+            .await
+            .expect("created");
+        c.create(yaml(
+            "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {name: own}\n",
+        ))
+        .await
+        .expect("created");
+        let kind = ResourceKind::Profile;
+        let listed = c.list(kind, None).await.expect("listed");
+        let names: Vec<_> = (listed.resources.iter())
+            .map(|r| r.meta().name.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "kns.prod",
+                "ksa.prod.web.v1",
+                "own",
+                "projectcalico-default-allow"
+            ]
+        );
+        for (i, name) in names.iter().enumerate() {
+            let one = c.get(kind, None, name).await.expect("there");
+            assert_eq!(one, listed.resources[i], "{name}");
+        }
+        let Resource::Profile(account) = &listed.resources[1] else {
+            panic!("{listed:?}")
+        };
+        let labels = &account.spec.labels_to_apply;
+        assert_eq!(labels.get("pcsa.tier").map(String::as_str), Some("b"));
+        for name in ["kns.prod", "kns.other", "projectcalico-default-allow"] {
+            let text = format!(
+                "apiVersion: projectcalico.org/v3\nkind: Profile\nmetadata: {{name: {name}}}\n"
+            );
+            let e = c.apply(yaml(&text)).await.expect_err("read-only");
+            assert!(e.to_string().contains("is not supported"), "{e}");
+        }
+        let e = c.get(kind, None, "kns.other").await.expect_err("nothing");
+        assert!(e.is_not_found());
+    }
+}
+
+#[tokio::test]
+async fn staged_policies_and_peers_need_what_they_name() {
+    let (_dir, stores) = stores();
+    for store in stores {
+        init(&store, &[]).await.expect("init");
+        let c = Client::new(store);
+        let staged = |tier: &str| {
+            yaml(&format!(
+                "apiVersion: projectcalico.org/v3\nkind: StagedGlobalNetworkPolicy\nmetadata: {{name: s}}\nspec: {{tier: {tier}}}\n"
+            ))
+        };
+        let e = text(c.create(staged("mine")).await);
+        assert!(e.contains("the tier does not exist"), "{e}");
+        let tier = "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {name: mine}\n";
+        c.create(yaml(tier)).await.expect("created");
+        c.create(staged("mine")).await.expect("created");
+        let kind = ResourceKind::Tier;
+        let e = text(c.delete(kind, None, "mine", Delete::default()).await);
+        assert!(e.contains("Cannot delete a non-empty tier"), "{e}");
+        let e = text(c.delete(kind, None, "kube-admin", Delete::default()).await);
+        assert!(e.contains("Cannot delete kube-admin tier"), "{e}");
+        let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: p}\nspec: {peerIP: 10.0.0.1, filters: [a, b]}\n";
+        let filter = "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: a}\n";
+        c.create(yaml(filter)).await.expect("created");
+        let e = text(c.create(yaml(peer)).await);
+        assert_eq!(
+            e,
+            "error with field spec.filters = 'b' (BGPFilter(s) not found)"
+        );
+        c.create(yaml(&filter.replace("name: a", "name: b")))
+            .await
+            .expect("created");
+        c.create(yaml(peer)).await.expect("created");
+    }
+}

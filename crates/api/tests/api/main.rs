@@ -6,6 +6,7 @@ mod convert_pods;
 mod convert_policies;
 mod convert_services_and_bgp;
 mod documents;
+mod exercise;
 mod printing;
 mod robustness;
 mod validation;

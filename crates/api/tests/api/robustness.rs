@@ -1,6 +1,7 @@
 //! No bytes make it panic; what prints reads back.
 
-use api::{Resource, ResourceKind, StringMap, annotations, parse_documents, updates_for_key};
+use crate::exercise::{document, selector, stored, use_it};
+use api::{ResourceKind, StringMap, annotations, parse_documents, updates_for_key};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -102,28 +103,6 @@ fn kind() -> impl Strategy<Value = ResourceKind> {
     prop::sample::select(ResourceKind::ALL)
 }
 
-/// What happens to whatever was read: nothing of it may panic.
-fn use_it(mut r: Resource) {
-    api::default(&mut r);
-    let valid = api::validate(&r);
-    match &valid {
-        Err(e) => assert!(!e.violations.is_empty() && !e.to_string().is_empty()),
-        Ok(()) => assert!(
-            api::updates(&r).is_ok(),
-            "valid, but does not convert: {r:?}"
-        ),
-    }
-    let _ = (
-        api::to_yaml(&r),
-        api::to_json(&r),
-        api::row(&r, true),
-        api::updates(&r),
-    );
-    if let Resource::Pod(p) = &r {
-        let _ = api::convert::to_workload_endpoint(p);
-    }
-}
-
 /// One legal object of each kind, with as many fields as there is room for.
 const LEGAL: &[&str] = &[
     r#"{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"a","labels":{"x":"y"}},"spec":{"cidr":"10.0.0.0/16","blockSize":26,"vxlanMode":"Always","ipipMode":"Never","natOutgoing":true,"nodeSelector":"all()","namespaceSelector":"has(a)","allowedUses":["Workload"],"assignmentMode":"Manual"}}"#,
@@ -213,9 +192,7 @@ proptest! {
                 break;
             }
         }
-        for (r, _) in parse_documents(&text, "f").into_iter().flatten() {
-            use_it(r);
-        }
+        document(&text);
     }
 
     /// Whatever is in the place of a selector is read or refused at a column inside it.
@@ -223,11 +200,7 @@ proptest! {
     fn any_selector_is_answered(parts in prop::collection::vec(prop::sample::select(vec![
         "a", "==", "!=", "'b'", "\"c\"", "in", "not in", "{", "}", ",", "(", ")", "!", "&&", "||", "has(", "all()", "global()", " ", "\t", "é", "contains", "starts with", "'",
     ]), 0..40)) {
-        let text = parts.concat();
-        match model::Selector::parse(&text) {
-            Ok(s) => prop_assert_eq!(model::Selector::parse(s.as_str()), Ok(s)),
-            Err(e) => prop_assert!(e.column >= 1 && e.column <= text.chars().count() + 1, "{}", e),
-        }
+        selector(&parts.concat());
     }
 }
 
@@ -246,9 +219,7 @@ fn deep_and_long_inputs_end() {
         let _ = model::Selector::parse(&text);
         let spec = json!({"selector": text, "ingress": [{"action": "Allow", "source": {"selector": text}}]});
         let doc = json!({"apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": {"name": "a"}, "spec": spec});
-        for (r, _) in parse_documents(&doc.to_string(), "f").into_iter().flatten() {
-            use_it(r);
-        }
+        document(&doc.to_string());
     }
     for text in [
         "[".repeat(deep),
@@ -257,7 +228,7 @@ fn deep_and_long_inputs_end() {
         "a: &a [*a, *a]\n".repeat(1000),
         format!("a: {}", "[".repeat(deep)),
     ] {
-        let _ = parse_documents(&text, "f");
+        document(&text);
         let key = api::key(ResourceKind::Pod, Some("n"), "x");
         let _ = updates_for_key(&key, Some(text.as_bytes()));
         let key = api::key(ResourceKind::IpPool, None, "x");
@@ -342,9 +313,8 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_under_any_key(kind in kind(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-        let key = api::key(kind, kind.namespaced().then_some("n"), "x");
-        let _ = updates_for_key(&key, Some(&bytes));
+    fn any_bytes_under_any_key(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        stored(&bytes);
         let _ = updates_for_key("/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26", Some(&bytes));
     }
 

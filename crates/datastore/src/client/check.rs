@@ -86,6 +86,9 @@ impl Client {
                 "the tier does not exist".to_owned(),
             ));
         }
+        if let Resource::BgpPeer(peer) = new {
+            self.check_filters(operation, &peer.spec.filters).await?;
+        }
         if new.kind().is_kube()
             && old.is_none()
             && let Some(ns) = new.namespace()
@@ -97,6 +100,26 @@ impl Client {
             return Err(ClientError::NoNamespace(ns.to_owned()));
         }
         Ok(())
+    }
+
+    /// A peer whose filters are missing would get and give everything.
+    async fn check_filters(
+        &self,
+        operation: &'static str,
+        filters: &[String],
+    ) -> Result<(), ClientError> {
+        let kind = ResourceKind::BgpFilter;
+        let mut missing = Vec::new();
+        for name in filters {
+            if self.entry(operation, kind, None, name).await?.is_none() {
+                missing.push(name.as_str());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let reason = "BGPFilter(s) not found".to_owned();
+        Err(invalid("spec.filters", &missing.join(","), reason))
     }
 
     /// Before a resource is deleted.

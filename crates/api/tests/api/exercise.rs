@@ -1,0 +1,56 @@
+//! What is done to bytes that come from outside: read, default, check, convert, print. Nothing of it
+//! may panic or hang, whatever the bytes. The fuzz targets include this file as it is.
+
+use api::{Resource, ResourceKind, parse_documents};
+
+/// A file of a user's, as YAML or JSON.
+pub fn document(text: &str) {
+    for (r, _) in parse_documents(text, "f").into_iter().flatten() {
+        use_it(r);
+    }
+}
+
+/// An entry of the store: the first byte chooses the kind, the rest is the value.
+pub fn stored(data: &[u8]) {
+    let Some((first, value)) = data.split_first() else {
+        return;
+    };
+    let kind = ResourceKind::ALL[usize::from(*first) % ResourceKind::ALL.len()];
+    let key = api::key(kind, kind.namespaced().then_some("n"), "x");
+    let _ = api::updates_for_key(&key, Some(value));
+    let at = api::parse_key(&key).expect("of a kind");
+    if let Ok(r) = api::decode(&at, value, None) {
+        use_it(r);
+    }
+}
+
+/// A selector: what is read means what its canonical text means, what is not is refused at a column
+/// inside it.
+pub fn selector(text: &str) {
+    match model::Selector::parse(text) {
+        Ok(s) => assert_eq!(model::Selector::parse(s.as_str()), Ok(s)),
+        Err(e) => assert!(e.column >= 1 && e.column <= text.chars().count() + 1, "{e}"),
+    }
+}
+
+/// What happens to whatever was read: nothing of it may panic.
+pub fn use_it(mut r: Resource) {
+    api::default(&mut r);
+    let valid = api::validate(&r);
+    match &valid {
+        Err(e) => assert!(!e.violations.is_empty() && !e.to_string().is_empty()),
+        Ok(()) => assert!(
+            api::updates(&r).is_ok(),
+            "valid, but does not convert: {r:?}"
+        ),
+    }
+    let _ = (
+        api::to_yaml(&r),
+        api::to_json(&r),
+        api::row(&r, true),
+        api::updates(&r),
+    );
+    if let Resource::Pod(p) = &r {
+        let _ = api::convert::to_workload_endpoint(p);
+    }
+}
