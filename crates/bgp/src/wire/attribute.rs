@@ -147,15 +147,7 @@ impl<'a> Parts<'a> {
             code::MP_UNREACH_NLRI => self.unreach = Some(unreach(raw.value, how)?),
             _ => {}
         }
-        let bits = raw.flags & (OPTIONAL | TRANSITIVE);
-        match flags_of(raw.kind) {
-            // RFC 7311, section 3.4, is milder than RFC 7606, section 3(c).
-            Some(expected) if expected != bits && raw.kind == code::AIGP => {
-                return discard(Problem::Flags(raw.flags));
-            }
-            Some(expected) if expected != bits => return withdraw(Problem::Flags(raw.flags)),
-            _ => {}
-        }
+        check_flags(raw)?;
         match raw.kind {
             code::ORIGIN => self.origin = Some(origin(raw)?),
             code::AS_PATH => self.as_path = Some(as_path(raw, how)?),
@@ -269,6 +261,19 @@ impl<'a> Parts<'a> {
             Some(as4) => (as4::merge(&path, as4), aggregator),
             None => (path, aggregator),
         }
+    }
+}
+
+/// The Optional and Transitive bits (RFC 7606, section 3(c)).
+fn check_flags(raw: Raw<'_>) -> Result<(), Bad> {
+    let bits = raw.flags & (OPTIONAL | TRANSITIVE);
+    match flags_of(raw.kind) {
+        // RFC 7311, section 3.4, is milder.
+        Some(expected) if expected != bits && raw.kind == code::AIGP => {
+            discard(Problem::Flags(raw.flags))
+        }
+        Some(expected) if expected != bits => withdraw(Problem::Flags(raw.flags)),
+        _ => Ok(()),
     }
 }
 
