@@ -7,11 +7,11 @@
 use crate::Metrics;
 use netlink::NetlinkError;
 use nftables::{
-    ApplyError, Chain, ChainName, IfPattern, Match, Notice, Op, Plan, Rule, Set, SetName,
+    ApplyError, Chain, ChainName, IfPattern, Match, Notice, Op, Plan, Rule, Set, SetKind, SetName,
     Statement, Sys, Table, TableName, Text, Verdict,
 };
 use render::TableEdit;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Attempts of one sync: each that fails either reads anew or closes one chain more.
@@ -33,6 +33,12 @@ pub(crate) struct Rules {
     refused: BTreeMap<ChainName, Refused>,
     /// Sets with elements that the kernel refused, as wanted; in the table they are empty.
     refused_sets: BTreeMap<SetName, Set>,
+    /// Sets that nobody needs any more. They go in a transaction of their own: a packet on its
+    /// way while the table changes meets old rules with new members of sets, and `not in @set`
+    /// must not turn true because the set went with its rule.
+    unneeded: BTreeSet<SetName>,
+    /// Maps to chains: those go with the chains that they lead to.
+    maps: BTreeSet<SetName>,
     /// Why the last sync failed as a whole.
     error: Option<String>,
     metrics: Metrics,
@@ -60,6 +66,8 @@ impl Rules {
             read: false,
             refused: BTreeMap::new(),
             refused_sets: BTreeMap::new(),
+            unneeded: BTreeSet::new(),
+            maps: BTreeSet::new(),
             error: None,
             metrics,
         })
@@ -79,6 +87,10 @@ impl Rules {
                 Ok(())
             }
             TableEdit::Set(name, kind, elements) => {
+                self.unneeded.remove(&name);
+                if kind == SetKind::IfNameVerdict {
+                    self.maps.insert(name.clone());
+                }
                 if self.refused_sets.remove(&name).is_some() {
                     // Those that were closed because of it may be right now.
                     self.retry();
@@ -93,7 +105,11 @@ impl Rules {
             }
             TableEdit::RemoveSet(name) => {
                 self.refused_sets.remove(&name);
-                self.table.remove_set(&name);
+                if self.maps.remove(&name) {
+                    self.table.remove_set(&name);
+                } else {
+                    self.unneeded.insert(name);
+                }
                 Ok(())
             }
         };
@@ -120,7 +136,7 @@ impl Rules {
 
     /// Whether there is something to write.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.read || self.table.is_dirty()
+        !self.read || self.table.is_dirty() || !self.unneeded.is_empty()
     }
 
     /// Wants the refused chains again.
@@ -152,6 +168,11 @@ impl Rules {
         let mut failure = Some("others keep changing the table".to_owned());
         for _ in 0..TRIES {
             match self.attempt() {
+                Ok(Step::Clean) if !self.unneeded.is_empty() => {
+                    for set in std::mem::take(&mut self.unneeded) {
+                        self.table.remove_set(&set);
+                    }
+                }
                 Ok(Step::Clean) => {
                     failure = None;
                     break;

@@ -180,7 +180,7 @@ fn own_traffic_of_a_named_host_endpoint() {
     }
     let mut held = connect(&w.outside.ns, ip(HOST[0]), PORT).expect("open");
     w.node.change(|d| set_host(d, "uplink", uplink()));
-    settle(&w.node, "goto fh-");
+    settle(&w.node, "jump fh-");
     for (to, back) in HOST.into_iter().zip(OUTSIDE) {
         assert!(!reaches(&w.outside, to, PORT), "closed: {to}");
         until("failsafe: {to}", || reaches(&w.outside, to, 22));
@@ -223,7 +223,7 @@ fn a_host_endpoint_follows_its_address() {
         let h = host(HostMatch::Addresses(vec![ip("198.51.100.1"), ip(HOST[0])]));
         set_host(d, "z", h);
     });
-    settle(&w.node, "\"uplink\" : goto fh-");
+    settle(&w.node, "\"uplink\" : jump fh-");
     assert!(!reaches(&w.outside, HOST[0], PORT));
     // The first by name has it.
     w.node.change(|d| {
@@ -239,17 +239,17 @@ fn a_host_endpoint_follows_its_address() {
     until("the other's policy", || reaches(&w.outside, HOST[0], PORT));
     w.node.change(|d| drop(d.hosts.remove("a")));
     w.node.change(|d| d.profiles.clear());
-    settle(&w.node, "\"uplink\" : goto fh-");
+    settle(&w.node, "\"uplink\" : jump fh-");
     w.node.ip(&["addr", "del", "192.0.2.1/24", "dev", "uplink"]);
-    settle_without(&w.node, "\"uplink\" : goto fh-");
+    settle_without(&w.node, "\"uplink\" : jump fh-");
     until("open", || reaches(&w.outside, HOST[1], PORT));
     w.node.ip(&["link", "add", "other", "type", "bridge"]);
     w.node
         .ip(&["addr", "add", "198.51.100.1/24", "dev", "other"]);
-    settle(&w.node, "\"other\" : goto fh-");
+    settle(&w.node, "\"other\" : jump fh-");
     w.node.ip(&["link", "set", "other", "name", "renamed"]);
-    settle(&w.node, "\"renamed\" : goto fh-");
-    settle_without(&w.node, "\"other\" : goto fh-");
+    settle(&w.node, "\"renamed\" : jump fh-");
+    settle_without(&w.node, "\"other\" : jump fh-");
     w.node.ip(&["link", "del", "renamed"]);
     settle_without(&w.node, "from-host");
 }
@@ -264,7 +264,7 @@ fn forwarded_traffic_of_host_endpoints() {
         h.forward = deny_tier(&["fwd"]);
         set_host(d, "uplink", h);
     });
-    settle(&w.node, "goto fhfw-");
+    settle(&w.node, "jump fhfw-");
     for (pod, back) in [B4, B6].into_iter().zip(OUTSIDE) {
         until("let through to {pod}", || reaches(&w.outside, pod, PORT));
         assert!(!reaches(&w.outside, pod, OTHER_PORT), "not that port");
@@ -282,7 +282,7 @@ fn forwarded_traffic_of_host_endpoints() {
         set_host(d, "all", h);
     });
     settle(&w.node, "goto fhfw-");
-    settle_without(&w.node, "\"uplink\" : goto");
+    settle_without(&w.node, "\"uplink\" : jump");
     for (pod, back) in [B4, B6].into_iter().zip(OUTSIDE) {
         until("its port", || w.a.reaches(ip(pod), PORT));
         assert!(!w.a.reaches(ip(pod), OTHER_PORT), "pod to pod");
@@ -333,7 +333,7 @@ fn policy_before_translation_sees_the_port_that_was_asked_for() {
         d.profiles.insert(Arc::from("allow"), Arc::new(all));
         set_host(d, "uplink", before.clone());
     });
-    settle(&w.node, "goto fhd-");
+    settle(&w.node, "jump fhd-");
     assert!(!reaches(&w.outside, HOST[0], 30080));
     until("failsafe", || reaches(&w.outside, HOST[0], 22));
     until("the pod's own port is open", || {
@@ -407,7 +407,7 @@ fn untracked_policy_keeps_connections_out_of_the_table() {
         h.untracked = pass_tier(&["fast"]);
         set_host(d, "uplink", h);
     });
-    settle(&w.node, "goto fhu-");
+    settle(&w.node, "jump fhu-");
     for to in HOST {
         until("untracked", || reaches(&w.outside, to, PORT));
         until("failsafe: {to}", || reaches(&w.outside, to, 22));
@@ -439,7 +439,7 @@ fn what_is_denied_is_answered_when_asked_for() {
         set_policy(d, "raw", vec![tcp(Action::Deny, &["32000"])], vec![]);
         set_host(d, "uplink", h);
     });
-    settle(&w.node, "goto fh-");
+    settle(&w.node, "jump fh-");
     let refused = Some(ErrorKind::ConnectionRefused);
     for (to, pod) in HOST.into_iter().zip([B4, B6]) {
         for port in [OTHER_PORT, 31000, 32000] {

@@ -299,7 +299,7 @@ fn what_others_change_is_repaired() {
     let Pair { node, a, .. } = pair(vec![]);
     let before = node.nft(&["-s", "list", "table", "inet", "manx"]);
     let entry = before
-        .split("\"cali-b\" : goto tw-")
+        .split("\"cali-b\" : jump tw-")
         .nth(1)
         .expect("an entry");
     let chain = format!("tw-{}", entry.split_whitespace().next().expect("a name"));

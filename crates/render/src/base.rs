@@ -15,7 +15,7 @@ use crate::features::Sets;
 use crate::name::{self, Direction, fixed, fixed_set};
 use crate::policy;
 use crate::role::{Flavour, Role};
-use crate::{ACCEPT_MARK, hosthooks};
+use crate::{ACCEPT_MARK, hosthooks, translate};
 use desired::{DenyAction, Globals, HostAction, ServiceLoop, Tunnel};
 use net::{Cidr, Family, IfName, PortRange, Protocol};
 use nftables::{
@@ -23,7 +23,6 @@ use nftables::{
     Reject, Rule, SetName, Side, Statement, Text, VMapKey, Verdict,
 };
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 pub(crate) const IPIP: Protocol = Protocol(4);
 
@@ -36,6 +35,8 @@ const DISCOVERY: [u8; 6] = [130, 131, 132, 133, 135, 136];
 pub(crate) struct Use {
     /// The stack of `*`, where it has one.
     pub(crate) fallback: Option<ChainName>,
+    /// Whether some interface has a stack of its own there.
+    pub(crate) judges: bool,
 }
 
 /// DSCP marks of host endpoints.
@@ -81,7 +82,7 @@ pub(crate) struct Ground<'a> {
 }
 
 impl Ground<'_> {
-    fn has(&self, set: &SetName) -> bool {
+    pub(crate) fn has(&self, set: &SetName) -> bool {
         self.sets.contains_key(set)
     }
 
@@ -126,19 +127,32 @@ pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainNam
     // Before kube-proxy's chains at -100 in both hooks.
     add(
         "floating-in",
-        base(Kind::Nat, Hook::Prerouting, -110, floating_in(&at)),
+        base(
+            Kind::Nat,
+            Hook::Prerouting,
+            -110,
+            translate::floating_in(&at),
+        ),
     );
     add(
         "floating-out",
-        base(Kind::Nat, Hook::Output, -110, floating_in(&at)),
+        base(Kind::Nat, Hook::Output, -110, translate::floating_in(&at)),
     );
     // After kube-proxy's chain at 100, whose masquerade is to win: the first to
     // translate a connection decides.
     add(
         "postrouting",
-        base(Kind::Nat, Hook::Postrouting, 110, postrouting(&at)),
+        base(
+            Kind::Nat,
+            Hook::Postrouting,
+            110,
+            translate::postrouting(&at),
+        ),
     );
-    add("mark-dscp", filter(Hook::Postrouting, -150, dscp(&at)));
+    add(
+        "mark-dscp",
+        filter(Hook::Postrouting, -150, translate::dscp(&at)),
+    );
     hosthooks::chains(&at, &mut out);
     out
 }
@@ -177,7 +191,7 @@ impl Prefixes {
     }
 
     /// All must hold: it goes to no workload.
-    fn not_to(&self) -> impl Iterator<Item = Match> {
+    pub(crate) fn not_to(&self) -> impl Iterator<Item = Match> {
         self.0.iter().map(|p| Match::OifName {
             pattern: IfPattern::Prefix(*p),
             negate: true,
@@ -206,7 +220,7 @@ fn drop_rule(matches: Vec<Match>, comment: &str) -> Rule {
     end(matches, Verdict::Drop, comment)
 }
 
-fn end(matches: Vec<Match>, verdict: Verdict, comment: &str) -> Rule {
+pub(crate) fn end(matches: Vec<Match>, verdict: Verdict, comment: &str) -> Rule {
     Rule {
         matches,
         statements: vec![Statement::Counter],
@@ -533,7 +547,7 @@ fn raw_output(at: &Ground<'_>) -> Vec<Rule> {
     }
     out.extend(notrack(at.globals, &[]));
     if untracked {
-        out.push(dispatch(Role::RawOut));
+        out.extend(hosthooks::judge(at, Role::RawOut));
     }
     out
 }
@@ -577,182 +591,10 @@ fn raw_prerouting(at: &Ground<'_>) -> Vec<Rule> {
         out.push(drop_rule(v6, "source is not the workload's"));
     }
     if at.uses.has(Role::RawIn) {
-        out.push(dispatch(Role::RawIn));
+        out.extend(hosthooks::judge(at, Role::RawIn));
     }
     out
 }
 
 /// The map from interface to the chain of its further sources.
 pub(crate) const SOURCES: &str = "workload-sources";
-
-/// From the outside address of a workload to its inside one.
-fn floating_in(at: &Ground<'_>) -> Vec<Rule> {
-    let one = |family| {
-        let map = at.half(name::floating, family)?;
-        Some(act(Vec::new(), Statement::DnatMap { family, map }))
-    };
-    Family::BOTH.into_iter().filter_map(one).collect()
-}
-
-fn postrouting(at: &Ground<'_>) -> Vec<Rule> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        // A workload that speaks to itself through its outside address must see that one.
-        if let (Some(set), Some(map)) = (
-            at.half(name::floating_self, family),
-            at.half(name::floating_back, family),
-        ) {
-            let own = Match::NetPairInSet {
-                family,
-                set,
-                negate: false,
-            };
-            out.push(act(vec![own], Statement::SnatMap { family, map }));
-        }
-    }
-    for family in Family::BOTH {
-        out.extend(nat_outgoing(at, family));
-    }
-    for (family, t) in tunnels(at.globals) {
-        out.extend(host_through_tunnel(family, t));
-    }
-    out
-}
-
-/// The interface that translation is confined to; nothing when no name fits it.
-fn nat_interface(g: &Globals) -> Option<Vec<Match>> {
-    let Some(text) = &g.nat.interface else {
-        return Some(Vec::new());
-    };
-    let pattern = match text.strip_suffix('+') {
-        Some("") => return Some(Vec::new()),
-        Some(prefix) => IfPattern::Prefix(prefix.parse().ok()?),
-        None => IfPattern::Exact(text.parse().ok()?),
-    };
-    Some(vec![Match::OifName {
-        pattern,
-        negate: false,
-    }])
-}
-
-/// From pools that ask for it, to whatever is in no pool.
-fn nat_outgoing(at: &Ground<'_>, family: Family) -> Vec<Rule> {
-    let g = at.globals;
-    let (Some(set), Some(over)) = (at.half(name::nat_sources, family), nat_interface(g)) else {
-        return Vec::new();
-    };
-    let mut matches = vec![in_set(Side::Source, family, set, false)];
-    if let Some(set) = at.half(name::nat_exclude, family) {
-        matches.push(in_set(Side::Destination, family, set, true));
-    }
-    matches.extend(over);
-    let address = g.nat.address.filter(|a| Family::of(*a) == family);
-    translate(matches, address, g.nat.ports)
-}
-
-/// Marks what leaves the cluster: of workloads by source, of the host by interface.
-fn dscp(at: &Ground<'_>) -> Vec<Rule> {
-    let mut out = Vec::new();
-    for family in Family::BOTH {
-        let leaves = at
-            .half(name::dscp_exclude, family)
-            .map(|set| in_set(Side::Destination, family, set, true));
-        let mark = |first: Vec<Match>, dscp| Rule {
-            matches: first.into_iter().chain(leaves.clone()).collect(),
-            statements: vec![Statement::SetDscp { family, dscp }],
-            verdict: Some(Verdict::Accept),
-            comment: Text::default(),
-        };
-        for dscp in (0..64).filter_map(|v| nftables::Dscp::new(v).ok()) {
-            let set = name::dscp(dscp.get(), family);
-            if at.has(&set) {
-                out.push(mark(vec![in_set(Side::Source, family, set, false)], dscp));
-            }
-        }
-        let marks = &at.uses.dscp;
-        if marks.is_empty() {
-            continue;
-        }
-        let own = Match::FibLocal {
-            side: Side::Source,
-            negate: false,
-        };
-        for (i, dscp) in &marks.interfaces {
-            let pattern = IfPattern::Exact(*i);
-            let over = Match::OifName {
-                pattern,
-                negate: false,
-            };
-            let family = Match::NfProto(family);
-            match dscp {
-                Some(dscp) => out.push(mark(vec![family, over, own.clone()], *dscp)),
-                None if marks.any.is_some() => {
-                    out.push(rule(vec![family, over], Verdict::Accept));
-                }
-                None => {}
-            }
-        }
-        if let Some(dscp) = marks.any {
-            let matches = at.prefixes.not_to().chain([own]).collect();
-            out.push(mark(matches, dscp));
-        }
-    }
-    out
-}
-
-/// Port ranges hold for TCP and UDP; other protocols are translated without.
-fn translate(matches: Vec<Match>, to: Option<IpAddr>, ports: Option<PortRange>) -> Vec<Rule> {
-    let statement = |ports| match to {
-        Some(addr) => Statement::Snat { addr, ports },
-        None => Statement::Masquerade {
-            fully_random: true,
-            ports,
-        },
-    };
-    let mut out = Vec::new();
-    if ports.is_some() {
-        for p in [Protocol::TCP, Protocol::UDP] {
-            let mut m = vec![proto(p)];
-            m.extend(matches.iter().cloned());
-            out.push(act(m, statement(ports)));
-        }
-    }
-    out.push(act(matches, statement(None)));
-    out
-}
-
-/// What the host sends into the tunnel must come back through it, so it leaves with the
-/// tunnel's address. UDP stays clear of the VXLAN port: answers to it would not be tracked.
-fn host_through_tunnel(family: Family, t: &Tunnel) -> Vec<Rule> {
-    let Some(own) = t.address else {
-        return Vec::new();
-    };
-    let matches = vec![
-        Match::OifName {
-            pattern: IfPattern::Exact(t.device),
-            negate: false,
-        },
-        Match::Addr {
-            side: Side::Source,
-            nets: NetList::from(Cidr::host(own)),
-            negate: true,
-        },
-        Match::FibLocal {
-            side: Side::Source,
-            negate: false,
-        },
-    ];
-    debug_assert_eq!(Family::of(own), family);
-    let clear = if t.port < 0x8000 {
-        PortRange::new(t.port + 1, u16::MAX)
-    } else {
-        PortRange::new(1024, t.port - 1)
-    };
-    let mut udp = vec![proto(Protocol::UDP)];
-    udp.extend(matches.iter().cloned());
-    let masquerade = |ports| Statement::Masquerade {
-        fully_random: true,
-        ports,
-    };
-    vec![act(udp, masquerade(clear)), act(matches, masquerade(None))]
-}

@@ -149,6 +149,8 @@ impl<P: Fn(&PolicyKey) -> Shape, R: Fn(&str) -> Shape> Stack<'_, P, R> {
             }
             let told = record::no_profile(g, d);
             rules.push(denied(g, flavour, "no policy or profile allows it", told));
+        } else {
+            rules.push(go(Verdict::Accept));
         }
         out.push((part(out.len()), chain(rules)));
         out

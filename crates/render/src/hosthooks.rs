@@ -6,16 +6,17 @@
 //! Never: names a host endpoint.
 
 use crate::base::{
-    Ground, IPIP, act, base, discovery, dispatch, established, in_set, plain, proto, rule, to_port,
-    tunnels,
+    Ground, IPIP, act, base, discovery, dispatch, end, established, in_set, plain, proto, rule,
+    to_port, tunnels,
 };
-use crate::name::{self, fixed};
+use crate::name::{self, Direction, fixed};
 use crate::role::Role;
 use crate::{ACCEPT_MARK, TRANSLATED_MARK};
 use desired::Failsafe;
 use net::{Cidr, Family, PortRange, Protocol};
 use nftables::{
-    Chain, ChainName, Hook, Kind, Match, NetList, PortList, Rule, Side, Statement, Verdict,
+    Chain, ChainName, Hook, IfPattern, Kind, Match, NetList, PortList, Rule, Side, Statement,
+    Verdict,
 };
 use std::collections::BTreeMap;
 
@@ -136,11 +137,22 @@ fn let_through() -> Rule {
 }
 
 /// The role's map, then the stack of `*`.
-fn judge(at: &Ground<'_>, role: Role) -> Vec<Rule> {
+pub(crate) fn judge(at: &Ground<'_>, role: Role) -> Vec<Rule> {
     let Some(of) = at.uses.roles.get(&role) else {
         return Vec::new();
     };
     let mut out = vec![dispatch(role)];
+    if of.judges {
+        let pattern = IfPattern::InSet(role.judged());
+        let negate = false;
+        let there = match role.direction() {
+            Direction::Ingress => Match::IifName { pattern, negate },
+            Direction::Egress => Match::OifName { pattern, negate },
+        };
+        // Only a packet on its way while the table changes comes here: its stack was not
+        // there yet.
+        out.push(end(vec![there], Verdict::Drop, "its policy is on the way"));
+    }
     if let Some(fallback) = &of.fallback {
         out.push(rule(Vec::new(), Verdict::Goto(fallback.clone())));
     }

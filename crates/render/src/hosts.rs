@@ -14,7 +14,7 @@ use crate::role::Role;
 use crate::stacks::Stacks;
 use desired::{Globals, HostMatch, HostPolicy};
 use net::IfName;
-use nftables::{Chain, ChainName, Element, SetKind, Verdict};
+use nftables::{Chain, ChainName, Element, SetKind, SetName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub type Interfaces = BTreeMap<IfName, BTreeSet<IpAddr>>;
 struct Live {
     /// Members of the maps of roles in use.
     maps: BTreeMap<Role, BTreeSet<Element>>,
+    /// Interfaces that have a stack there.
+    judged: BTreeMap<Role, BTreeSet<Element>>,
     /// First chains of all stacks in use, as often as they are.
     stacks: Vec<ChainName>,
 }
@@ -153,20 +155,28 @@ impl Hosts {
                 Some(first)
             };
             let fallback = self.any().and_then(|h| enter(h));
-            let mut members = BTreeSet::new();
+            let (mut members, mut judged) = (BTreeSet::new(), BTreeSet::new());
             for (i, name) in &bound {
                 let first = self.wanted.get(name).and_then(|h| enter(h));
                 let verdict = match first {
-                    Some(first) => Verdict::Goto(first),
+                    // A jump, for the reason that workloads have one.
+                    Some(first) => Verdict::Jump(first),
                     // Taken, so that the fallback is not asked.
                     None if fallback.is_some() => Verdict::Accept,
                     None => continue,
                 };
+                if matches!(verdict, Verdict::Jump(_)) {
+                    judged.insert(Element::IfName(*i));
+                }
                 members.insert(Element::IfNameVerdict(*i, verdict));
             }
             if !members.is_empty() || fallback.is_some() {
-                uses.roles.insert(role, Use { fallback });
+                let judges = !judged.is_empty();
+                uses.roles.insert(role, Use { fallback, judges });
                 new.maps.insert(role, members);
+                if judges {
+                    new.judged.insert(role, judged);
+                }
             }
         }
         uses.dscp = self.dscp(&bound);
@@ -190,21 +200,10 @@ impl Hosts {
             stacks.leave(first, out);
         }
         for role in Role::HOST {
-            let map = fixed_set(role.map());
-            match (old.maps.get(&role), self.live.maps.get(&role)) {
-                (Some(_), None) => out.push(TableEdit::RemoveSet(map)),
-                (None, Some(members)) => out.push(TableEdit::Set(
-                    map,
-                    SetKind::IfNameVerdict,
-                    members.iter().cloned().collect(),
-                )),
-                (Some(was), Some(is)) if was != is => out.push(TableEdit::Elements {
-                    set: map,
-                    add: is.difference(was).cloned().collect(),
-                    remove: was.difference(is).cloned().collect(),
-                }),
-                _ => {}
-            }
+            let (was, is) = (old.maps.get(&role), self.live.maps.get(&role));
+            exchange(fixed_set(role.map()), SetKind::IfNameVerdict, was, is, out);
+            let (was, is) = (old.judged.get(&role), self.live.judged.get(&role));
+            exchange(role.judged(), SetKind::IfName, was, is, out);
         }
     }
 
@@ -216,5 +215,25 @@ impl Hosts {
             interfaces: bound.iter().map(|(i, name)| (*i, of(name))).collect(),
             any: self.any().and_then(|h| value(h)),
         }
+    }
+}
+
+/// Brings a set from one state to another; it is there while it has one.
+fn exchange(
+    set: SetName,
+    kind: SetKind,
+    was: Option<&BTreeSet<Element>>,
+    is: Option<&BTreeSet<Element>>,
+    out: &mut Vec<TableEdit>,
+) {
+    match (was, is) {
+        (Some(_), None) => out.push(TableEdit::RemoveSet(set)),
+        (None, Some(is)) => out.push(TableEdit::Set(set, kind, is.iter().cloned().collect())),
+        (Some(was), Some(is)) if was != is => out.push(TableEdit::Elements {
+            set,
+            add: is.difference(was).cloned().collect(),
+            remove: was.difference(is).cloned().collect(),
+        }),
+        _ => {}
     }
 }

@@ -21,6 +21,7 @@ mod renderer;
 mod role;
 mod rule;
 mod stacks;
+mod translate;
 
 pub use changes::{Changes, Interface, NodeSysctl, Route, RouteVia, TableEdit};
 pub use hosts::Interfaces;

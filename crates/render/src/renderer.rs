@@ -529,8 +529,11 @@ fn needs(w: &WorkloadPolicy) -> Needs {
     }
 }
 
+/// A jump although a stack decides all: a packet on its way while the table changes may meet
+/// the new entry and find the new stack without rules. It comes back, to where what is
+/// unknown is denied; from a goto it would come out at the end of the base chain.
 fn entry(interface: IfName, first: &ChainName) -> Element {
-    Element::IfNameVerdict(interface, Verdict::Goto(first.clone()))
+    Element::IfNameVerdict(interface, Verdict::Jump(first.clone()))
 }
 
 fn source_entry(interface: IfName) -> Element {

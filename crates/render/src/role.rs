@@ -6,6 +6,7 @@
 use crate::name::Direction;
 use desired::{DenyAction, Globals, HostPolicy, TierPolicies};
 use model::PolicyKey;
+use nftables::SetName;
 
 /// A place in the packet path where endpoints' policies are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +94,12 @@ impl Role {
             Self::RawOut => "to-host-raw",
             Self::PreDnat => "from-host-dnat",
         }
+    }
+
+    /// The interfaces that have a stack there: what comes out of none is denied. The stack of a
+    /// host endpoint says where it ends that a packet may go on.
+    pub(crate) fn judged(self) -> SetName {
+        SetName::new(&format!("{}-only", self.map())).expect("literals in this crate are names")
     }
 
     /// How policies act there.

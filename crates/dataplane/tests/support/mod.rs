@@ -253,7 +253,7 @@ impl Node {
         let text = self.nft(&["-a", "-s", "list", "table", "inet", "manx"]);
         // Elements of hashed sets come in any order.
         let mut lines: Vec<&str> = text.lines().filter(|l| !l.contains("elements")).collect();
-        lines.retain(|l| !l.contains(": goto"));
+        lines.retain(|l| !l.contains(": jump"));
         lines.join("\n")
     }
 }
