@@ -198,6 +198,8 @@ Examples:
   manx policy diff -f new-policy.yaml
   # What if it were deleted?
   manx policy diff -f old-policy.yaml --delete
+  # What if all staged policies were enforced?
+  manx policy diff --staged
   # Without a datastore
   manx policy diff --cluster ./cluster -f new-policy.yaml -o json")]
     Diff(PolicyDiffArgs),
@@ -279,8 +281,11 @@ pub struct PolicyDiffArgs {
     #[command(flatten)]
     pub files: FileArgs,
     /// The files' resources would be deleted instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "staged")]
     pub delete: bool,
+    /// Staged policies, those of the files too, would be enforced
+    #[arg(long)]
+    pub staged: bool,
     /// Files or directories with the resources as they are, instead of the datastore
     #[arg(long, value_name = "FILE", num_args = 1)]
     pub cluster: Vec<PathBuf>,

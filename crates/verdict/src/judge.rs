@@ -75,6 +75,28 @@ fn enforced_kind(kind: PolicyKind) -> PolicyKind {
     }
 }
 
+impl World {
+    /// The same with staged policies enforced: each in the place of the enforced one of its name,
+    /// beside the others, or taking it away.
+    pub fn with_staged_enforced(&self) -> World {
+        let judge = Judge::new(self, Staged::All, false);
+        let policies = judge.policies.iter().map(|(key, _, p)| {
+            let staged = StagedAction::Set;
+            (
+                key.clone(),
+                Policy {
+                    staged,
+                    ..(*p).clone()
+                },
+            )
+        });
+        World {
+            policies: policies.collect(),
+            ..self.clone()
+        }
+    }
+}
+
 impl<'a> Judge<'a> {
     pub(crate) fn new(world: &'a World, staged: Staged<'_>, detail: bool) -> Self {
         let enforced = world.policies.iter().filter(|(k, _)| !k.kind.is_staged());

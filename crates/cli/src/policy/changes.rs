@@ -7,6 +7,9 @@ use net::{Family, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use verdict::{Effect, End, Explanation, Flow, Target, Verdict, World};
 
+/// Most pairs of classes that are compared: minutes of work.
+const MOST_PAIRS: usize = 200_000;
+
 /// Some connections that open or close.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Change {
@@ -28,7 +31,10 @@ pub(super) struct Comparison {
     before: World,
     after: World,
     policies_alone: bool,
+    /// Whether rules tell families apart.
     families: bool,
+    /// Whether there are host endpoints.
+    hosts: bool,
 }
 
 impl Comparison {
@@ -51,18 +57,31 @@ impl Comparison {
         };
         let (before, after) = (reduced(before), reduced(after));
         let families = [&before, &after].into_iter().any(tells_families);
+        let hosts = [&before, &after]
+            .into_iter()
+            .any(|w| w.hosts().next().is_some());
         Self {
             classes,
             before,
             after,
             policies_alone,
             families,
+            hosts,
         }
     }
 
-    /// All changes, by what they do and whom they reach.
-    pub(super) fn changes(&self) -> Vec<Change> {
+    /// All changes, by what they do and whom they reach; `None` if there is too much to compare.
+    pub(super) fn changes(&self) -> Option<Vec<Change>> {
         let touched = self.touched();
+        let n = self.classes.len();
+        let pairs = (0..n).flat_map(|from| (0..n).map(move |to| (from, to)));
+        if pairs
+            .filter(|(from, to)| touched.concerns(*from, *to))
+            .count()
+            > MOST_PAIRS
+        {
+            return None;
+        }
         let mut found: BTreeMap<(bool, usize, String, String), Vec<usize>> = BTreeMap::new();
         for (from, a) in self.classes.iter().enumerate() {
             for (to, b) in self.classes.iter().enumerate() {
@@ -86,7 +105,7 @@ impl Comparison {
         };
         let mut out: Vec<Change> = found.into_iter().map(change).collect();
         out.sort_by_key(|c| (!c.opened, c.to));
-        out
+        Some(out)
     }
 
     /// Whom changed policies select: nobody else's connections change by them.
@@ -118,22 +137,38 @@ impl Comparison {
         out
     }
 
-    /// What changes between two classes, in words, with the reason.
-    fn pair(&self, a: &Class, b: &Class, same: bool) -> Vec<(bool, String, String)> {
-        let Some((from, to)) = ends(a, b, same) else {
-            return Vec::new();
-        };
+    /// What changes between two classes, in words, with the reason. Ends on one node and on
+    /// two are told apart where host endpoints might.
+    fn pair(&self, a: &Class, b: &Class, same: bool) -> Vec<Found> {
         let all = self.cuts(a, b).samples();
+        let pods = !a.is_outside() && !b.is_outside() && a.is_node() == b.is_node();
+        let [near, far] = [true, false].map(|near| {
+            let (from, to) = ends(a, b, same, near)?;
+            Some(self.between(from, to, &all))
+        });
+        match (near, far) {
+            (Some(near), Some(far)) if pods && self.hosts && near != far => {
+                let on = |found: Vec<Found>, text: &str| {
+                    let each = found.into_iter();
+                    let said = each.map(|(o, what, why)| (o, format!("{what} ({text})"), why));
+                    said.collect::<Vec<_>>()
+                };
+                [on(near, "on one node"), on(far, "between nodes")].concat()
+            }
+            // A node always reaches its own pods, so that it is the others that matter.
+            (near, far) => far.or(near).unwrap_or_default(),
+        }
+    }
+
+    fn between(&self, from: &One, to: &One, all: &[Sample]) -> Vec<Found> {
         let both = |x: &One, f: Family| x.addresses.iter().any(|a| Family::of(*a) == f);
-        let families: Vec<Family> = Family::BOTH
-            .into_iter()
-            .filter(|f| both(from, *f) && both(to, *f))
-            .collect();
+        let mut families = Family::BOTH.to_vec();
+        families.retain(|f| both(from, *f) && both(to, *f));
         let asked = if self.families { families.len() } else { 1 };
-        let mut out = Vec::new();
+        let mut each = Vec::new();
         for family in families.iter().take(asked) {
             let mut by: BTreeMap<(bool, String), Vec<Sample>> = BTreeMap::new();
-            for sample in &all {
+            for sample in all {
                 let Some(flow) = flow(from, to, *family, *sample) else {
                     continue;
                 };
@@ -144,16 +179,21 @@ impl Comparison {
                     by.entry((opened, reason)).or_default().push(*sample);
                 }
             }
-            for ((opened, reason), chosen) in by {
-                let what = words(&chosen, &all);
-                let what = match families.len() > 1 && asked > 1 {
-                    true => format!("{what} ({family})"),
-                    false => what,
+            let said = by.into_iter();
+            let said = said.map(|((opened, why), chosen)| (opened, words(&chosen, all), why));
+            each.push((*family, said.collect::<Vec<Found>>()));
+        }
+        match each.as_slice() {
+            [] => Vec::new(),
+            [(_, first), rest @ ..] if rest.iter().all(|(_, r)| r == first) => first.clone(),
+            _ => {
+                let of = |(family, found): (Family, Vec<Found>)| {
+                    let said = found.into_iter();
+                    said.map(move |(o, what, why)| (o, format!("{what} ({family})"), why))
                 };
-                out.push((opened, what, reason));
+                each.into_iter().flat_map(of).collect()
             }
         }
-        out
     }
 
     /// The places where rules of either end divide what is sent.
@@ -217,23 +257,18 @@ impl Touched {
     }
 }
 
-/// One of each; of one class two different ones. A node and a pod of another node, if there are:
-/// a node always reaches its own pods.
-fn ends<'c>(a: &'c Class, b: &'c Class, same: bool) -> Option<(&'c One, &'c One)> {
-    let node = |x: &'c One| match &x.end {
-        End::Workload(k) => Some(&k.node),
-        End::Node(n) => Some(n),
-        End::Outside => None,
-    };
-    let pairs = a
+/// Opened, what is sent, and why.
+type Found = (bool, String, String);
+
+/// One of each, on one node or not; of one class two different ones.
+fn ends<'c>(a: &'c Class, b: &'c Class, same: bool, near: bool) -> Option<(&'c One, &'c One)> {
+    let mut pairs = a
         .samples
         .iter()
         .flat_map(|x| b.samples.iter().map(move |y| (x, y)));
-    let mut pairs: Vec<_> = pairs.filter(|(x, y)| !same || x.end != y.end).collect();
-    if a.is_node() != b.is_node() {
-        pairs.sort_by_key(|(x, y)| node(x).is_some() && node(x) == node(y));
-    }
-    pairs.first().copied()
+    pairs.find(|(x, y)| {
+        (!same || x.end != y.end) && near == (x.node().is_some() && x.node() == y.node())
+    })
 }
 
 fn flow(from: &One, to: &One, family: Family, sample: Sample) -> Option<Flow> {

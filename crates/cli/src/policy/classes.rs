@@ -11,6 +11,7 @@ use model::{
 use net::{Cidr, Family};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use verdict::{End, World};
 
 /// Most classes of addresses outside.
@@ -26,7 +27,9 @@ pub(super) struct Class {
     pub name: String,
     /// All of them, by name; of outside none.
     pub members: Vec<String>,
-    /// One or two that are asked for all: two, so that a class can talk to itself.
+    /// Labels that all of them have, of those that selectors look at.
+    common: BTreeSet<String>,
+    /// Up to three that are asked for all: two of one node and one of another, if there are.
     pub samples: Vec<Sample>,
     pub own: Labels,
     pub profiles: Vec<ProfileId>,
@@ -40,7 +43,28 @@ pub(super) struct Sample {
     pub addresses: Vec<IpAddr>,
 }
 
+impl Sample {
+    /// The node that it is, or is on.
+    pub(super) fn node(&self) -> Option<&Arc<str>> {
+        match &self.end {
+            End::Workload(k) => Some(&k.node),
+            End::Node(n) => Some(n),
+            End::Outside => None,
+        }
+    }
+}
+
 impl Class {
+    /// Takes it in if it adds something.
+    fn sample(&mut self, new: Sample) {
+        let near = |s: &&Sample| s.node() == new.node();
+        let like = self.samples.iter().filter(near).count();
+        let others = self.samples.len() - like;
+        if (like == 0 && others < 3) || (like == 1 && others < 2) {
+            self.samples.push(new);
+        }
+    }
+
     pub(super) fn is_outside(&self) -> bool {
         self.samples.iter().all(|s| s.end == End::Outside)
     }
@@ -51,17 +75,20 @@ impl Class {
 }
 
 /// What rules of two worlds look at.
+#[derive(Default)]
 struct Seen {
+    /// By their text, each once.
+    selectors: BTreeMap<String, Selector>,
+    /// What these look at, for names.
     labels: BTreeSet<String>,
     nets: Vec<Cidr>,
+    /// Names of ports.
+    ports: BTreeSet<Arc<str>>,
 }
 
 /// All classes: pods, nodes, outside.
 pub(super) fn of(before: &World, after: &World) -> Vec<Class> {
-    let mut seen = Seen {
-        labels: BTreeSet::new(),
-        nets: Vec::new(),
-    };
+    let mut seen = Seen::default();
     for w in [before, after] {
         seen.look(w);
     }
@@ -90,6 +117,8 @@ impl Seen {
     fn rule(&mut self, rule: &Rule) {
         for e in [&rule.source, &rule.destination] {
             self.nets.extend(e.nets.iter().chain(&e.not_nets));
+            self.ports
+                .extend(e.named_ports.iter().chain(&e.not_named_ports).cloned());
             for s in [&e.selector, &e.not_selector, &e.nodes]
                 .into_iter()
                 .flatten()
@@ -101,6 +130,9 @@ impl Seen {
 
     fn selector(&mut self, s: &Selector) {
         labels_of(s.expr(), &mut self.labels);
+        self.selectors
+            .entry(s.as_str().to_owned())
+            .or_insert_with(|| s.clone());
     }
 
     /// Which prefixes an address lies in.
@@ -111,24 +143,22 @@ impl Seen {
             .collect()
     }
 
-    fn values(&self, labels: &impl LabelSource) -> Vec<Option<String>> {
-        self.labels
-            .iter()
-            .map(|l| labels.label(l).map(str::to_owned))
+    /// Which selectors match.
+    fn matched(&self, labels: &impl LabelSource) -> String {
+        let all = self.selectors.values();
+        all.map(|s| if s.matches(labels) { '1' } else { '0' })
             .collect()
     }
 
-    /// How host endpoints of a node look to selectors.
-    fn hosts(&self, world: &World, node: &str) -> Vec<(Option<String>, Vec<Option<String>>)> {
-        let own = world.hosts().filter(|(_, h)| *h.node == *node);
-        let seen = own.map(|(_, h)| {
-            let labels = world.labels(&h.labels, &h.profiles);
-            (
-                h.interface.as_deref().map(str::to_owned),
-                self.values(&labels),
-            )
-        });
-        seen.collect()
+    /// How host endpoints look to selectors, by node.
+    fn hosts(&self, world: &World) -> BTreeMap<Arc<str>, String> {
+        let mut out: BTreeMap<Arc<str>, String> = BTreeMap::new();
+        for (_, h) in world.hosts() {
+            let matched = self.matched(&world.labels(&h.labels, &h.profiles));
+            let look = format!("{:?} {matched} {:?};", h.interface, h.profiles);
+            out.entry(h.node.clone()).or_default().push_str(&look);
+        }
+        out
     }
 
     fn pods(&self, before: &World, after: &World) -> Vec<Class> {
@@ -137,7 +167,7 @@ impl Seen {
             .flat_map(World::workloads)
             .map(|(k, _)| k)
             .collect();
-        let worlds = [before, after].map(Lookup::new);
+        let worlds = [before, after].map(|w| Lookup::new(w, self.hosts(w)));
         let mut found: BTreeMap<String, Class> = BTreeMap::new();
         for key in keys {
             let looks = worlds.each_ref().map(|l| {
@@ -146,13 +176,15 @@ impl Seen {
                 let within: Vec<_> = addresses.iter().map(|a| self.within(*a)).collect();
                 let labels = l.world.labels(&w.labels, &w.profiles);
                 let families: Vec<Family> = addresses.iter().map(|a| Family::of(*a)).collect();
+                let ports = w.ports.iter().filter(|p| self.ports.contains(&p.name));
+                let ports: Vec<&NamedPort> = ports.collect();
                 let look = (
-                    (self.values(&labels), &w.profiles, &w.ports),
+                    (self.matched(&labels), &w.profiles, ports),
                     (
                         within,
                         families,
                         l.behind(&addresses),
-                        self.hosts(l.world, &key.node),
+                        l.hosts.get(&key.node),
                     ),
                 );
                 Some((format!("{look:?}"), w, addresses))
@@ -168,47 +200,55 @@ impl Seen {
             let class = found
                 .entry(format!("{namespace} {look:?}"))
                 .or_insert_with(|| Class {
-                    name: self.pod_name(namespace, &w.labels),
+                    name: namespace.to_owned(),
                     members: Vec::new(),
+                    common: BTreeSet::new(),
                     samples: Vec::new(),
                     own: w.labels.clone(),
                     profiles: w.profiles.clone(),
                     ports: w.ports.clone(),
                 });
             class.members.push(key.workload.to_string());
-            if class.samples.len() < 2 {
-                let end = End::Workload(key.clone());
-                class.samples.push(Sample {
-                    end,
-                    addresses: addresses.clone(),
-                });
-            }
+            class.common = match class.members.len() {
+                1 => self.shown(&w.labels),
+                _ => &class.common & &self.shown(&w.labels),
+            };
+            let end = End::Workload(key.clone());
+            class.sample(Sample {
+                end,
+                addresses: addresses.clone(),
+            });
         }
         let mut out: Vec<Class> = found.into_values().collect();
         for c in &mut out {
             match c.members.as_slice() {
                 [one] => c.name.clone_from(one),
-                all => c.name = format!("{} ({} pods)", c.name, all.len()),
+                all => {
+                    let labels: Vec<&str> = c.common.iter().map(String::as_str).collect();
+                    let labels = if labels.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" {}", labels.join(","))
+                    };
+                    c.name = format!("{}/*{labels} ({} pods)", c.name, all.len());
+                }
             }
         }
         out.sort_by(|a, b| (&a.name, &a.members).cmp(&(&b.name, &b.members)));
         out
     }
 
-    /// The namespace, and those of its labels that rules look at.
-    fn pod_name(&self, namespace: &str, own: &Labels) -> String {
+    /// Those of its labels that selectors look at.
+    fn shown(&self, own: &Labels) -> BTreeSet<String> {
         let shown = own
             .iter()
             .filter(|(k, _)| self.labels.contains(*k) && !k.starts_with("projectcalico.org/"));
-        let shown: Vec<String> = shown.map(|(k, v)| format!("{k}={v}")).collect();
-        match shown.is_empty() {
-            true => format!("{namespace}/*"),
-            false => format!("{namespace}/* {}", shown.join(",")),
-        }
+        shown.map(|(k, v)| format!("{k}={v}")).collect()
     }
 
     fn nodes(&self, before: &World, after: &World) -> Vec<Class> {
         let mut found: BTreeMap<String, Class> = BTreeMap::new();
+        let hosts = [before, after].map(|w| self.hosts(w));
         for (name, node) in after.nodes() {
             let end = End::Node(name.clone());
             let own = |f: Family| after.address(&end, f);
@@ -217,20 +257,19 @@ impl Seen {
                 continue;
             }
             let within: Vec<_> = addresses.iter().map(|a| self.within(*a)).collect();
-            let hosts = [before, after].map(|w| self.hosts(w, name));
-            let look = format!("{:?}", (self.values(&node.labels), within, hosts));
+            let hosts = hosts.each_ref().map(|h| h.get(name));
+            let look = format!("{:?}", (self.matched(&node.labels), within, hosts));
             let class = found.entry(look).or_insert_with(|| Class {
                 name: format!("node/{name}"),
                 members: Vec::new(),
+                common: BTreeSet::new(),
                 samples: Vec::new(),
                 own: Labels::default(),
                 profiles: Vec::new(),
                 ports: Vec::new(),
             });
             class.members.push(name.to_string());
-            if class.samples.len() < 2 {
-                class.samples.push(Sample { end, addresses });
-            }
+            class.sample(Sample { end, addresses });
         }
         let mut out: Vec<Class> = found.into_values().collect();
         for c in out.iter_mut().filter(|c| c.members.len() > 1) {
@@ -290,6 +329,7 @@ impl Seen {
         Class {
             name,
             members: Vec::new(),
+            common: BTreeSet::new(),
             samples: vec![Sample {
                 end: End::Outside,
                 addresses: vec![at],
@@ -307,10 +347,12 @@ struct Lookup<'w> {
     workloads: BTreeMap<&'w WorkloadKey, &'w WorkloadEndpoint>,
     /// The services behind which an address is.
     services: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// How host endpoints look, by node.
+    hosts: BTreeMap<Arc<str>, String>,
 }
 
 impl<'w> Lookup<'w> {
-    fn new(world: &'w World) -> Self {
+    fn new(world: &'w World, hosts: BTreeMap<Arc<str>, String>) -> Self {
         let mut services: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
         for (_, s) in world.slices() {
             let name = format!("{}/{} {:?}", s.service.namespace, s.service.name, s.ports);
@@ -322,6 +364,7 @@ impl<'w> Lookup<'w> {
             world,
             workloads: world.workloads().collect(),
             services,
+            hosts,
         }
     }
 

@@ -29,12 +29,14 @@ fn compare(
     open: impl FnOnce() -> Result<Cluster, CliError>,
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
-    if args.files.sources.filename.is_empty() {
-        return Err(CliError::Usage(
-            "no change: name files with -f FILE, or -f -".to_owned(),
-        ));
-    }
-    let change = Objects::of_files(&args.files.sources, &args.files.namespace, console)?;
+    let change = match (args.files.sources.filename.is_empty(), args.staged) {
+        (false, _) => Objects::of_files(&args.files.sources, &args.files.namespace, console)?,
+        (true, true) => Objects::default(),
+        (true, false) => {
+            let text = "no change: name files with -f FILE, or -f -, or say --staged";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+    };
     let now = match args.cluster.is_empty() {
         true => Objects::of_store(&open()?)?,
         false => {
@@ -50,9 +52,20 @@ fn compare(
         true => now.without(&change)?,
         false => now.with(&change),
     };
-    let ((before, _), (after, notes)) = (now.world(), then.world());
+    let ((before, _), (mut after, mut notes)) = (now.world(), then.world());
+    if args.staged {
+        after = after.with_staged_enforced();
+    } else if change.has_staged() {
+        notes
+            .push("staged policies are not enforced: --staged shows what they would do".to_owned());
+    }
     let comparison = Comparison::new(&before, &after, now.differs_in_policies_alone(&then));
-    let changes = comparison.changes();
+    let changes = comparison.changes().ok_or_else(|| {
+        let n = comparison.classes.len();
+        CliError::Usage(format!(
+            "too much to compare: rules tell {n} kinds of ends apart"
+        ))
+    })?;
     let text = match args.output {
         None => text(&comparison.classes, &changes, &notes),
         Some(AnswerFormat::Json) => json::pretty(&value(&comparison.classes, &changes, &notes))?,

@@ -122,6 +122,17 @@ impl Objects {
         }
     }
 
+    /// Whether a staged policy is among them.
+    pub(crate) fn has_staged(&self) -> bool {
+        use ResourceKind as K;
+        let staged = [
+            K::StagedNetworkPolicy,
+            K::StagedGlobalNetworkPolicy,
+            K::StagedKubernetesNetworkPolicy,
+        ];
+        self.all.keys().any(|(kind, ..)| staged.contains(kind))
+    }
+
     /// Whether every difference to others is in a policy.
     pub(crate) fn differs_in_policies_alone(&self, others: &Self) -> bool {
         use ResourceKind as K;

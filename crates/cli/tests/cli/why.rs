@@ -444,3 +444,102 @@ fn a_thousand_pods_are_a_few_lines() {
     );
     assert!(out.lines().count() < 20, "{out}");
 }
+
+#[test]
+fn staged_policies() {
+    let f = files();
+    let staged = f.bench.file(
+        "staged.yaml",
+        "\
+apiVersion: projectcalico.org/v3
+kind: StagedNetworkPolicy
+metadata: {namespace: shop, name: lock}
+spec: {selector: app == 'db', ingress: [], types: [Ingress]}
+",
+    );
+    let why = [
+        "why",
+        "shop/front",
+        "shop/db",
+        "80",
+        "-f",
+        &f.cluster,
+        "-f",
+        &staged,
+    ];
+    let (_, out, _) = run(&f.bench, &why);
+    assert!(out.starts_with("allow: "), "{out}");
+    assert!(
+        out.contains("  with staged policies enforced: deny\n    StagedNetworkPolicy(shop/lock) alone makes it deny\n"),
+        "{out}"
+    );
+    let cluster = ["policy", "diff", "--cluster", &f.cluster];
+    let diff = |more: &[&str]| run(&f.bench, &[&cluster, more].concat());
+    let (status, out, _) = diff(&["-f", &staged]);
+    assert_eq!(status, 0);
+    assert_eq!(
+        out,
+        "no connection changes\nnote: staged policies are not enforced: --staged shows what they would do\n"
+    );
+    let (status, out, _) = diff(&["-f", &staged, "--staged"]);
+    assert_eq!(status, 1);
+    assert!(
+        out.starts_with("closes:\n  to shop/db\n    everything\n"),
+        "{out}"
+    );
+    assert_eq!(diff(&[]).0, 2);
+}
+
+#[test]
+fn host_endpoints_tell_one_node_from_two() {
+    let f = files();
+    let hosts = f.bench.file(
+        "hosts.yaml",
+        "\
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: h1, labels: {host: all}}
+spec: {node: node-1, interfaceName: '*', profiles: [projectcalico-default-allow]}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: h2, labels: {host: all}}
+spec: {node: node-2, interfaceName: '*', profiles: [projectcalico-default-allow]}
+",
+    );
+    let policy = f.bench.file(
+        "forward.yaml",
+        "\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: no-forward}
+spec: {selector: has(host), applyOnForward: true, types: [Egress], egress: [{action: Deny}]}
+",
+    );
+    let line = [
+        "policy",
+        "diff",
+        "--cluster",
+        &f.cluster,
+        "--cluster",
+        &hosts,
+        "-f",
+        &policy,
+    ];
+    let (status, out, _) = run(&f.bench, &line);
+    assert_eq!(status, 1);
+    // Two pods of one node never leave it; those of two nodes do.
+    let pods = "\
+  to shop/front
+    TCP 1-178, 180-2378, 2381-5472, 5474-6442, 6444-6665, 6668-65535; UDP 1-52, 54-66, 68-65535; ICMP
+      from 2 nodes (node-1, ...) (not of the same node)
+      because rule 0 of GlobalNetworkPolicy(no-forward) in tier default denies it
+    everything
+      from shop/db
+      because rule 0 of GlobalNetworkPolicy(no-forward) in tier default denies it
+    everything (between nodes)
+      from other/* (2 pods)
+";
+    assert!(out.contains(pods), "{out}");
+    assert!(!out.contains("on one node"), "{out}");
+}

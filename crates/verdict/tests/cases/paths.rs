@@ -351,5 +351,8 @@ fn an_unknown_workload_is_closed() {
     let flow = c.flow("other/job", "shop/db", 80);
     c.0.update(Update::Workload(workload_key("n1", "other/job"), None));
     let e = c.denies_flow(&flow);
-    assert_eq!(e.paths[0].deciding().unwrap().decision, Decision::UnknownWorkload);
+    assert_eq!(
+        e.paths[0].deciding().unwrap().decision,
+        Decision::UnknownWorkload
+    );
 }
