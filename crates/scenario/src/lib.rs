@@ -11,6 +11,7 @@ pub mod cluster;
 mod ends;
 pub mod offline;
 pub mod plan;
+pub mod random;
 mod read;
 pub mod report;
 pub mod services;
