@@ -23,11 +23,13 @@ fn both(c: &Cluster) -> (Verdict, Option<Verdict>, Vec<String>) {
         .iter()
         .flat_map(|s| &s.changed_by)
         .map(|(k, v)| format!("{k} {v}"));
-    (
-        e.verdict,
-        e.staged.as_ref().map(|s| s.verdict),
-        changed.collect(),
-    )
+    let staged = e.staged.as_ref().map(|s| s.verdict);
+    // A world with them enforced says the same.
+    let world = c.0.with_staged_enforced();
+    let enforced = Cluster(world).explain("shop/front", "shop/db", 80);
+    assert_eq!(enforced.verdict, staged.unwrap_or(e.verdict));
+    assert_eq!(enforced.staged, None);
+    (e.verdict, staged, changed.collect())
 }
 
 const GLOBAL: PolicyKind = PolicyKind::StagedGlobalNetworkPolicy;
