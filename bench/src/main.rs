@@ -52,6 +52,8 @@ enum Measure {
     Memory,
     /// `manx lab up`
     Lab,
+    /// The ruleset at scale
+    Rules,
 }
 
 /// What every measure is told.
@@ -165,6 +167,7 @@ fn run(m: Measure, setting: &Setting) -> Result<Section> {
         Measure::Path => measure::path::run(setting),
         Measure::Memory => measure::memory::run(setting),
         Measure::Lab => measure::lab::run(setting),
+        Measure::Rules => measure::rules::run(setting),
     }
 }
 

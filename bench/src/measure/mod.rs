@@ -5,6 +5,7 @@ pub(crate) mod lab;
 pub(crate) mod memory;
 pub(crate) mod path;
 pub(crate) mod policy;
+pub(crate) mod rules;
 
 use crate::report::Row;
 use crate::stats::Samples;
