@@ -108,7 +108,9 @@ impl Model {
                 route.med = 0;
             }
             let times = 1 + link.prepend;
-            route.as_path.splice(0..0, std::iter::repeat_n(self.asn[from], times));
+            route
+                .as_path
+                .splice(0..0, std::iter::repeat_n(self.asn[from], times));
             route.originator = None;
             route.clusters.clear();
             route.next_hop = Some(self.addr[from]);
@@ -199,7 +201,10 @@ impl Model {
             );
         }
         assert_eq!(&have, held, "{what}: what router {at} holds for {prefix}");
-        assert_eq!(best, choice, "{what}: what router {at} uses for {prefix}: {paths:#?}");
+        assert_eq!(
+            best, choice,
+            "{what}: what router {at} uses for {prefix}: {paths:#?}"
+        );
         assert_eq!(
             node.kernel.contains_key(&prefix),
             choice.is_some(),

@@ -175,9 +175,20 @@ impl Net {
         while let Some(output) = self.nodes[n].router.poll(self.now) {
             match output {
                 Output::Connect { conn, .. } => {
-                    let (to, peer) = self.nodes[n].peers.get(&conn.peer).copied().unwrap_or((n, conn.peer));
+                    let (to, peer) = self.nodes[n]
+                        .peers
+                        .get(&conn.peer)
+                        .copied()
+                        .unwrap_or((n, conn.peer));
                     let at = self.now + self.delay();
-                    self.schedule(at, Happens::Attempt { from: (n, conn), to, peer });
+                    self.schedule(
+                        at,
+                        Happens::Attempt {
+                            from: (n, conn),
+                            to,
+                            peer,
+                        },
+                    );
                 }
                 Output::Send { conn } => {
                     let mut octets = Vec::new();
@@ -190,7 +201,10 @@ impl Net {
                     self.send((n, conn), &last);
                     if let Some(pipe) = self.pipes.remove(&(n, conn)) {
                         if !pipe.silent {
-                            let what = Happens::Arrive { at: pipe.other, octets: Bytes::new() };
+                            let what = Happens::Arrive {
+                                at: pipe.other,
+                                octets: Bytes::new(),
+                            };
                             let at = (pipe.busy + Duration::from_nanos(1)).max(self.now);
                             self.schedule(at, what);
                         }
@@ -225,8 +239,14 @@ impl Net {
         let mut rest = octets;
         while !rest.is_empty() {
             let delay = self.delay();
-            let len = if self.chop { 1 + self.rng.below(rest.len()) } else { rest.len() };
-            let Some(pipe) = self.pipes.get_mut(&from) else { return };
+            let len = if self.chop {
+                1 + self.rng.below(rest.len())
+            } else {
+                rest.len()
+            };
+            let Some(pipe) = self.pipes.get_mut(&from) else {
+                return;
+            };
             if pipe.silent {
                 return;
             }
@@ -235,7 +255,10 @@ impl Net {
             pipe.busy = (pipe.busy + Duration::from_nanos(1)).max(self.now + delay);
             let (at, what) = (
                 pipe.busy,
-                Happens::Arrive { at: pipe.other, octets: Bytes::copy_from_slice(now) },
+                Happens::Arrive {
+                    at: pipe.other,
+                    octets: Bytes::copy_from_slice(now),
+                },
             );
             self.schedule(at, what);
             rest = after;
@@ -257,7 +280,11 @@ impl Net {
                 match accepted {
                     Some(conn) => {
                         let there = (to, conn);
-                        let pipe = |other| Pipe { other, busy: self.now, silent: false };
+                        let pipe = |other| Pipe {
+                            other,
+                            busy: self.now,
+                            silent: false,
+                        };
                         let (a, b) = (pipe(there), pipe(from));
                         self.pipes.insert(from, a);
                         self.pipes.insert(there, b);
@@ -299,7 +326,9 @@ impl Net {
             match (event, timer) {
                 (Some(at), t) if at <= until && t.is_none_or(|(t, _)| at <= t) => {
                     self.now = self.now.max(at);
-                    let Some(Reverse((_, _, serial))) = self.queue.pop() else { return };
+                    let Some(Reverse((_, _, serial))) = self.queue.pop() else {
+                        return;
+                    };
                     if let Some(what) = self.happens.remove(&serial) {
                         self.happen(what);
                     }
@@ -322,12 +351,18 @@ impl Net {
     /// The connections between two nodes, by the end at `a`.
     pub fn connections(&self, a: usize, b: usize) -> Vec<End> {
         let between = |(end, pipe): &(&End, &Pipe)| end.0 == a && pipe.other.0 == b;
-        self.pipes.iter().filter(between).map(|(end, _)| *end).collect()
+        self.pipes
+            .iter()
+            .filter(between)
+            .map(|(end, _)| *end)
+            .collect()
     }
 
     /// Breaks a connection: both ends learn of it, what is under way is lost.
     pub fn cut(&mut self, end: End) {
-        let Some(pipe) = self.pipes.remove(&end) else { return };
+        let Some(pipe) = self.pipes.remove(&end) else {
+            return;
+        };
         self.pipes.remove(&pipe.other);
         for (n, conn) in [end, pipe.other] {
             self.nodes[n].router.disconnected(conn, self.now);
@@ -337,7 +372,9 @@ impl Net {
 
     /// Lets a connection fall silent: only hold timers find out.
     pub fn silence(&mut self, end: End) {
-        let Some(pipe) = self.pipes.get_mut(&end) else { return };
+        let Some(pipe) = self.pipes.get_mut(&end) else {
+            return;
+        };
         pipe.silent = true;
         let other = pipe.other;
         if let Some(pipe) = self.pipes.get_mut(&other) {
@@ -347,7 +384,8 @@ impl Net {
     }
 
     fn drop_arrivals(&mut self, which: impl Fn(End) -> bool) {
-        self.happens.retain(|_, h| !matches!(h, Happens::Arrive { at, .. } if which(*at)));
+        self.happens
+            .retain(|_, h| !matches!(h, Happens::Arrive { at, .. } if which(*at)));
     }
 
     /// The process of a node dies: its connections break, its peers learn of it.
@@ -355,7 +393,9 @@ impl Net {
         self.nodes[n].dead = true;
         let ends: Vec<End> = self.pipes.keys().filter(|e| e.0 == n).copied().collect();
         for end in ends {
-            let Some(pipe) = self.pipes.remove(&end) else { continue };
+            let Some(pipe) = self.pipes.remove(&end) else {
+                continue;
+            };
             self.pipes.remove(&pipe.other);
             let (other, conn) = pipe.other;
             self.nodes[other].router.disconnected(conn, self.now);
@@ -390,7 +430,9 @@ impl Net {
     /// Whether all sessions are up.
     pub fn all_up(&self) -> bool {
         self.nodes.iter().all(|n| {
-            n.router.peers().all(|p| p.state == bgp::fsm::State::Established)
+            n.router
+                .peers()
+                .all(|p| p.state == bgp::fsm::State::Established)
         })
     }
 
@@ -398,7 +440,13 @@ impl Net {
     pub fn until(&mut self, most: Duration, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let end = self.now + most;
         while !done(self) {
-            assert!(self.now < end, "{what}: not within {most:?}");
+            if self.now >= end {
+                let down: Vec<_> = (0..self.nodes.len())
+                    .flat_map(|n| self.nodes[n].router.peers().map(move |p| (n, p)))
+                    .filter(|(_, p)| p.state != bgp::fsm::State::Established)
+                    .collect();
+                panic!("{what}: not within {most:?}; not up: {down:#?}");
+            }
             self.run(Duration::from_millis(50));
         }
     }

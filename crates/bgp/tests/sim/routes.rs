@@ -49,7 +49,10 @@ fn a_route_travels_both_families_and_is_withdrawn() {
         net.run(SOON);
         for n in [a, b, d] {
             assert!(net.nodes[n].router.best(c(p)).is_none());
-            assert!(net.nodes[n].router.explain(c(p)).is_none(), "node {n} forgot it");
+            assert!(
+                net.nodes[n].router.explain(c(p)).is_none(),
+                "node {n} forgot it"
+            );
             assert!(!net.nodes[n].kernel.contains_key(&c(p)));
         }
     }
@@ -72,7 +75,10 @@ fn within_an_as_routes_take_one_step_unless_reflected() {
         if client {
             let best = net.nodes[b].router.best(c(p)).expect("reflected");
             let rare = best.attributes.rare();
-            assert_eq!(rare.originator_id, Some(net.nodes[a].router.config().router_id));
+            assert_eq!(
+                rare.originator_id,
+                Some(net.nodes[a].router.config().router_id)
+            );
             assert_eq!(rare.cluster_list.len(), 1);
             assert_eq!(best.attributes.next_hop.addr(), net.nodes[a].addr);
             assert_eq!(best.attributes.local_pref, Some(100));
@@ -83,7 +89,11 @@ fn within_an_as_routes_take_one_step_unless_reflected() {
         } else {
             let there = net.nodes[rr].router.explain(c(p)).expect("there");
             let to_b = net.peer_id(rr, b);
-            let export = there.exports.iter().find(|e| e.peer == to_b).expect("a peer");
+            let export = there
+                .exports
+                .iter()
+                .find(|e| e.peer == to_b)
+                .expect("a peer");
             assert_eq!(export.route, Err(bgp::export::Blocked::NotReflected));
             assert!(!export.told);
         }
@@ -149,7 +159,10 @@ fn loops_are_refused_and_explained() {
     net.run(SOON);
     assert!(net.nodes[d].router.best(p).is_none());
     let why = net.nodes[d].router.explain(p).expect("kept");
-    assert_eq!(why.paths[0].status, PathStatus::Refused(bgp::router::Refusal::OwnAs));
+    assert_eq!(
+        why.paths[0].status,
+        PathStatus::Refused(bgp::router::Refusal::OwnAs)
+    );
     // Allowed, it is used at once, without the peer telling it again.
     let id = net.peer_id(d, b);
     let mut config = net.nodes[d].router.peer_config(id).expect("there").clone();

@@ -9,7 +9,10 @@ use std::time::Duration;
 const UP: Duration = Duration::from_secs(60);
 
 fn established(net: &Net, n: usize) -> bool {
-    net.nodes[n].router.peers().all(|p| p.state == State::Established)
+    net.nodes[n]
+        .router
+        .peers()
+        .all(|p| p.state == State::Established)
 }
 
 #[test]
@@ -28,10 +31,26 @@ fn whoever_dials_and_in_whatever_order_one_connection_is_left() {
                 assert!(net.all_up(), "seed {seed} {pa} {pb} {delay:?}");
                 assert_eq!(net.connections(a, b).len(), 1, "seed {seed}");
                 // And it stays: no session was lost once it was settled.
-                let sessions = net.nodes[a].router.peers().next().expect("one").counters.sessions;
+                let sessions = net.nodes[a]
+                    .router
+                    .peers()
+                    .next()
+                    .expect("one")
+                    .counters
+                    .sessions;
                 net.run(Duration::from_secs(300));
-                let later = net.nodes[a].router.peers().next().expect("one").counters.sessions;
-                assert_eq!((sessions, established(&net, b)), (later, true), "seed {seed}");
+                let later = net.nodes[a]
+                    .router
+                    .peers()
+                    .next()
+                    .expect("one")
+                    .counters
+                    .sessions;
+                assert_eq!(
+                    (sessions, established(&net, b)),
+                    (later, true),
+                    "seed {seed}"
+                );
             }
         }
     }
@@ -53,8 +72,10 @@ fn a_silent_peer_is_found_by_the_hold_timer() {
     net.run(Duration::from_secs(10));
     assert!(!established(&net, a) && !established(&net, b));
     assert!(net.nodes[b].router.best(p).is_none());
-    let expired = |e: &Event| matches!(e, Event::Notified { sent: true, what, .. }
-        if what.code == bgp::error::Code::HOLD_TIMER_EXPIRED);
+    let expired = |e: &Event| {
+        matches!(e, Event::Notified { sent: true, what, .. }
+        if what.code == bgp::error::Code::HOLD_TIMER_EXPIRED)
+    };
     assert!(net.nodes[b].events.iter().any(expired));
     net.down.clear();
     net.until(UP, "up again", Net::all_up);
@@ -87,8 +108,10 @@ fn a_wrong_as_is_refused_with_growing_patience() {
     let refused = net.nodes[a]
         .events
         .iter()
-        .filter(|e| matches!(e, Event::Notified { sent: true, what, .. }
-            if what.code == bgp::error::Code::BAD_PEER_AS))
+        .filter(|e| {
+            matches!(e, Event::Notified { sent: true, what, .. }
+            if what.code == bgp::error::Code::BAD_PEER_AS)
+        })
         .count();
     assert!((3..=15).contains(&refused), "{refused} in 100 s");
     assert!(!established(&net, a));
@@ -106,9 +129,15 @@ fn shutdown_says_why_and_stays() {
     net.with(a, |r, now| r.configure_peer(id, config.clone(), now));
     net.run(Duration::from_secs(100));
     assert!(!established(&net, a));
-    let heard = |e: &Event| matches!(e, Event::Notified { sent: false, what, .. }
-        if what.communication() == Some("going home"));
-    assert!(net.nodes[b].events.iter().any(heard), "{:?}", net.nodes[b].events);
+    let heard = |e: &Event| {
+        matches!(e, Event::Notified { sent: false, what, .. }
+        if what.communication() == Some("going home"))
+    };
+    assert!(
+        net.nodes[b].events.iter().any(heard),
+        "{:?}",
+        net.nodes[b].events
+    );
     config.shutdown = None;
     net.with(a, |r, now| r.configure_peer(id, config, now));
     net.until(UP, "up again", Net::all_up);

@@ -19,11 +19,17 @@ fn prefixes() -> Vec<Cidr> {
     let v4 = (0..6u128).map(|i| Family::V4.addr(10 << 24 | i << 16));
     let v6 = (0..3u128).map(|i| Family::V6.addr(0xfd01 << 112 | i << 64));
     let v4 = v4.map(|a| Cidr::new(a, 16).expect("fits"));
-    v4.chain(v6.map(|a| Cidr::new(a, 64).expect("fits"))).collect()
+    v4.chain(v6.map(|a| Cidr::new(a, 64).expect("fits")))
+        .collect()
 }
 
 /// One AS: its routers, and how they are joined.
-fn inside(net: &mut Net, links: &mut BTreeMap<(usize, usize), Link>, asn: u32, seed: &mut Rng) -> Vec<usize> {
+fn inside(
+    net: &mut Net,
+    links: &mut BTreeMap<(usize, usize), Link>,
+    asn: u32,
+    seed: &mut Rng,
+) -> Vec<usize> {
     let size = 1 + seed.below(4);
     let routers: Vec<usize> = (0..size).map(|_| net.router(asn)).collect();
     let reflected = size > 2 && seed.chance(50);
@@ -53,7 +59,11 @@ fn join(
     };
     let restart = seed.chance(60);
     let long = seed.chance(50);
-    let prepend = if seed.chance(20) { 1 + seed.below(2) } else { 0 };
+    let prepend = if seed.chance(20) {
+        1 + seed.below(2)
+    } else {
+        0
+    };
     let several = seed.chance(10) && client;
     let outside = net.nodes[a].router.config().asn != net.nodes[b].router.config().asn;
     let delay = seed.chance(10);
@@ -74,7 +84,11 @@ fn join(
         });
         if several {
             p.add_path_receive = n == b;
-            p.add_path_send = if n == a { AddPathSend::Best(1) } else { AddPathSend::No };
+            p.add_path_send = if n == a {
+                AddPathSend::Best(1)
+            } else {
+                AddPathSend::No
+            };
         }
         if outside && n == a && prepend > 0 {
             p.export = prepending(net_asn(p), prepend);
@@ -133,7 +147,11 @@ fn build(seed: u64) -> (Net, Model) {
     }
     let model = Model {
         asn: net.nodes.iter().map(|n| n.router.config().asn.0).collect(),
-        id: net.nodes.iter().map(|n| n.router.config().router_id.0).collect(),
+        id: net
+            .nodes
+            .iter()
+            .map(|n| n.router.config().router_id.0)
+            .collect(),
         addr: net.nodes.iter().map(|n| n.addr).collect(),
         own: vec![BTreeMap::new(); net.nodes.len()],
         links,
@@ -233,7 +251,8 @@ fn one(seed: u64) {
         net.run(Duration::from_millis(rng.below(pause) as u64));
     }
     net.down.clear();
-    net.until(Duration::from_secs(200), "sessions come back", Net::all_up);
+    // A connection that falls silent before OPEN costs the large hold time.
+    net.until(Duration::from_secs(600), "sessions come back", Net::all_up);
     // Stale routes and refreshes are over by then, whatever was lost.
     net.run(Duration::from_secs(150));
     assert!(net.all_up(), "seed {seed}: sessions stay up");
