@@ -5,10 +5,10 @@ mod support;
 use dataplane::State;
 use desired::*;
 use model::{Action, TierAction};
-use net::Family;
+use net::{Family, Protocol};
 use netlink::netns::NetNs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use support::state::*;
@@ -603,6 +603,42 @@ fn services_that_nobody_serves_and_ip_in_ip() {
 }
 
 #[test]
+fn counters_survive_their_neighbours() {
+    let mut w = world(open());
+    let one = |port: &str, note: &str| {
+        let mut r = tcp(Action::Allow, &[port]);
+        // A name keeps nothing from becoming one rule with others; another action does.
+        r.annotations = vec![(Arc::from("name"), Arc::from(note))];
+        r
+    };
+    let rules = |first: Option<Rule>| {
+        let deny = tcp(Action::Deny, &["1"]);
+        let tail = [one("8080", "web\nsite"), deny, one("9090", "\u{2603}")];
+        first.into_iter().chain(tail).collect::<Vec<_>>()
+    };
+    w.node
+        .change(|d| set_policy(d, "open", rules(None), vec![rule(Action::Allow)]));
+    settle(&w.node, "name=web site");
+    until("let in", || w.a.reaches(ip(B4), PORT));
+    let counted = |node: &Node| -> u64 {
+        let text = node.nft(&["list", "chain", "inet", "manx", "pi-np-default/open"]);
+        let line = text.lines().find(|l| l.contains("name=web site"));
+        let count = line.and_then(|l| l.split("packets ").nth(1)?.split(' ').next());
+        count.and_then(|n| n.parse().ok()).expect("a counter")
+    };
+    let before = counted(&w.node);
+    assert!(before > 0);
+    let deny = tcp(Action::Deny, &["2"]);
+    w.node
+        .change(|d| set_policy(d, "open", rules(Some(deny)), vec![rule(Action::Allow)]));
+    settle(&w.node, "dport 2 ");
+    assert_eq!(counted(&w.node), before, "the counter went on");
+    w.node.restart();
+    w.node.programmed(&workload_key("b"));
+    assert_eq!(counted(&w.node), before, "and over a restart");
+}
+
+#[test]
 fn a_refused_host_policy_is_closed() {
     let mut w = world(open());
     let mut bad = tcp(Action::Allow, &["8080"]);
@@ -627,4 +663,75 @@ fn a_refused_host_policy_is_closed() {
         .report(&workload_key("a"))
         .expect("a report");
     assert_eq!(report.state, State::Programmed);
+}
+
+/// Ways to write many rules that a packet to 8080 must pass.
+fn many(kind: &str, n: u32) -> Vec<Rule> {
+    let one = |i: u32| {
+        let mut r = tcp(Action::Allow, &["7000"]);
+        r.protocol = Some(Protocol::UDP);
+        let net = format!("172.{}.{}.{}/32", 16 + i / 65536, i / 256 % 256, i % 256);
+        let port = |n: u32| vec![n.to_string().parse().expect("a port")];
+        match kind {
+            "prefixes" => r.source.nets = vec![cidr(&net)],
+            "ports" => r.destination.ports = port(20_000 + 2 * i),
+            "targets" => {
+                r.destination.ports = port(20_000 + i % 1000);
+                r.destination.nets = vec![cidr(&net)];
+            }
+            _ => {
+                // Nothing to fold: a walk.
+                r.action = [Action::Deny, Action::Allow][(i % 2) as usize];
+                r.destination.ports = port(20_000 + i);
+            }
+        }
+        r
+    };
+    let mut last = tcp(Action::Allow, &["8080"]);
+    last.protocol = Some(Protocol::UDP);
+    (0..n).map(one).chain([last]).collect()
+}
+
+/// Processor time of this thread, in nanoseconds.
+fn busy() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
+    let first = text.split(' ').next().and_then(|n| n.parse().ok());
+    first.expect("a number")
+}
+
+/// `cargo test -- --ignored --nocapture ten_thousand`: what a packet of no established
+/// connection costs, from the sender's system call to the receiver's socket.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_rules() {
+    const PACKETS: u32 = 20_000;
+    let mut w = world(open());
+    let sink = w.b.ns.run(|| UdpSocket::bind(("0.0.0.0", PORT)));
+    let _sink = sink.expect("enter").expect("a socket");
+    for kind in ["prefixes", "ports", "targets", "walk"] {
+        let mut costs: [Vec<u64>; 2] = Default::default();
+        for _ in 0..9 {
+            for (costs, n) in costs.iter_mut().zip([10, 10_000]) {
+                let n = if kind == "walk" { n.min(1000) } else { n };
+                w.node
+                    .change(|d| set_policy(d, "open", many(kind, n), vec![rule(Action::Allow)]));
+                w.node.programmed(&workload_key("b"));
+                pause(Duration::from_millis(100));
+                let cost = w.a.ns.run(move || {
+                    let from = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+                    let begin = busy();
+                    for _ in 0..PACKETS {
+                        let _ = from.send_to(b"x", (B4, PORT));
+                    }
+                    busy() - begin
+                });
+                costs.push(cost.expect("enter") / u64::from(PACKETS));
+            }
+        }
+        let [few, lots] = costs.map(|mut c| {
+            c.sort_unstable();
+            c[c.len() / 2]
+        });
+        println!("{kind}: {few} ns a packet with 10 rules, {lots} ns with many");
+    }
 }
