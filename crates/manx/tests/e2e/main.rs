@@ -5,6 +5,7 @@
 
 mod chain;
 mod cni;
+mod confirm;
 mod halfway;
 mod health;
 mod nodes;
