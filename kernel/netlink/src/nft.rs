@@ -457,7 +457,7 @@ impl Nft {
             None if self.overrun || !acked => Outcome::Unknown,
             None => Outcome::Done(Done {
                 changed_since: self.changed,
-                ..done
+                handles: batch.handles(done.handles),
             }),
         })
     }

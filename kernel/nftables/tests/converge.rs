@@ -684,7 +684,24 @@ fn a_large_table_goes_in_one_piece() {
             let rules = (1..6).map(counted).collect();
             table.set_chain(&chain(&format!("c{i}")), Chain { base: None, rules });
         }
+        // Sets without names come between the rules, and take handles of their own.
+        let listed = |n: u16| {
+            let (a, b) = (n.to_string(), (n + 1000).to_string());
+            let m = Match::Ports {
+                side: Side::Source,
+                ports: ports(&[&a, &b]),
+                negate: false,
+            };
+            rule(vec![m], vec![Statement::Counter], None)
+        };
+        let listed = (1..200).map(|n| if n % 3 == 0 { counted(n) } else { listed(n) });
+        let listed = Chain {
+            base: None,
+            rules: listed.collect(),
+        };
+        table.set_chain(&chain("c77"), listed);
         assert!(sys.sync(&mut table).unwrap());
+        // Handles and all.
         assert_eq!(sys.read().unwrap(), table.actual());
         assert_eq!(rules(ns, "c499").len(), 5);
         table.remove_set(&set("many"));

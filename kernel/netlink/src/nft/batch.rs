@@ -183,6 +183,10 @@ pub struct Batch {
     ops: Vec<usize>,
     op: usize,
     last: usize,
+    /// Each new rule: operation, message, and how many handles were given before its own.
+    rules: Vec<(usize, usize, u64)>,
+    /// Handles given so far: one to each new set and each new rule.
+    given: u64,
 }
 
 impl Batch {
@@ -195,6 +199,8 @@ impl Batch {
             ops: Vec::new(),
             op: 0,
             last: 0,
+            rules: Vec::new(),
+            given: 0,
         };
         let at = b.header(BATCH_BEGIN, 0, 0, SUBSYS);
         // Filled in when sent.
@@ -287,7 +293,10 @@ impl Batch {
         for a in &exprs.anonymous {
             self.anonymous_set(a);
         }
-        let flags = CREATE | ECHO | if before.is_some() { 0 } else { APPEND };
+        let flags = CREATE | if before.is_some() { 0 } else { APPEND };
+        let (at, given) = (self.w.0.len(), self.given);
+        self.rules.push((self.op, at, given));
+        self.given += 1;
         self.message(NEWRULE, flags, |w, _| {
             w.str(2, chain);
             let list = w.nest(4);
@@ -319,6 +328,7 @@ impl Batch {
     }
 
     fn set(&mut self, name: &str, spec: &SetSpec, id: Option<u32>, size: Option<u32>) {
+        self.given += 1;
         self.message(NEWSET, CREATE, |w, _| {
             w.str(2, name);
             w.u32(3, spec.flags);
@@ -439,15 +449,52 @@ impl Batch {
     }
 
     /// Closes the batch for sending, with an acknowledgement of the last message, which the
-    /// kernel gives only when all took effect.
+    /// kernel gives only when all took effect, and the handles of rules: of each, or of many
+    /// those of the first and the last.
     pub(super) fn seal(&mut self) {
-        let flags = self.last + 6;
-        let now = u16::from_ne_bytes([self.w.0[flags], self.w.0[flags + 1]]);
-        self.w.0[flags..flags + 2].copy_from_slice(&(now | ACK).to_ne_bytes());
+        self.add_flags(self.last, ACK);
+        let echo: Vec<usize> = match self.rules.as_slice() {
+            [first, .., last] if self.rules.len() >= MANY_RULES => vec![first.1, last.1],
+            all => all.iter().map(|r| r.1).collect(),
+        };
+        echo.into_iter().for_each(|at| self.add_flags(at, ECHO));
         let at = self.header(BATCH_END, 0, 0, SUBSYS);
         self.finish(at);
     }
+
+    fn add_flags(&mut self, message: usize, flags: u16) {
+        let at = message + 6;
+        let now = u16::from_ne_bytes([self.w.0[at], self.w.0[at + 1]]);
+        self.w.0[at..at + 2].copy_from_slice(&(now | flags).to_ne_bytes());
+    }
+
+    /// Operation and handle of each new rule, from those that the kernel told. A table gives
+    /// its handles from one counter, in the order of the messages: where first and last are as
+    /// far apart as they must be, those between are known. Otherwise nothing is guessed.
+    pub(super) fn handles(&self, told: Vec<(usize, u64)>) -> Vec<(usize, u64)> {
+        let (Some(first), Some(last)) = (self.rules.first(), self.rules.last()) else {
+            return told;
+        };
+        if self.rules.len() < MANY_RULES {
+            return told;
+        }
+        match told.as_slice() {
+            [(a, low), (b, high)]
+                if (*a, *b) == (first.0, last.0)
+                    && high.checked_sub(*low) == Some(last.2 - first.2) =>
+            {
+                let rules = self.rules.iter();
+                rules
+                    .map(|(op, _, given)| (*op, low + given - first.2))
+                    .collect()
+            }
+            _ => told,
+        }
+    }
 }
+
+/// From this many new rules in a transaction the kernel tells the handles of two.
+const MANY_RULES: usize = 64;
 
 /// Elements of one set, in as many messages as it takes.
 #[derive(Debug)]
