@@ -4,14 +4,14 @@
 use api::{Resource, ResourceKind, parse_documents};
 
 /// A file of a user's, as YAML or JSON.
-pub fn document(text: &str) {
+pub(crate) fn document(text: &str) {
     for (r, _) in parse_documents(text, "f").into_iter().flatten() {
         use_it(r);
     }
 }
 
 /// An entry of the store: the first byte chooses the kind, the rest is the value.
-pub fn stored(data: &[u8]) {
+pub(crate) fn stored(data: &[u8]) {
     let Some((first, value)) = data.split_first() else {
         return;
     };
@@ -26,7 +26,7 @@ pub fn stored(data: &[u8]) {
 
 /// A selector: what is read means what its canonical text means, what is not is refused at a column
 /// inside it.
-pub fn selector(text: &str) {
+pub(crate) fn selector(text: &str) {
     match model::Selector::parse(text) {
         Ok(s) => assert_eq!(model::Selector::parse(s.as_str()), Ok(s)),
         Err(e) => assert!(e.column >= 1 && e.column <= text.chars().count() + 1, "{e}"),
@@ -34,7 +34,7 @@ pub fn selector(text: &str) {
 }
 
 /// What happens to whatever was read: nothing of it may panic.
-pub fn use_it(mut r: Resource) {
+pub(crate) fn use_it(mut r: Resource) {
     api::default(&mut r);
     let valid = api::validate(&r);
     match &valid {
