@@ -78,6 +78,11 @@ impl Rules {
         let noted = match edit {
             TableEdit::Chain(name, chain) => {
                 self.refused.remove(&name);
+                let mut sets = self.refused_sets.keys();
+                if sets.any(|s| chain.rules.iter().any(|r| uses(r, s))) {
+                    // With the set empty the kernel would take it, and `not in @set` hold.
+                    self.retry();
+                }
                 self.table.set_chain(&name, chain);
                 Ok(())
             }
