@@ -235,4 +235,48 @@ mod tests {
             (4790, 4096)
         );
     }
+
+    #[test]
+    fn parameters_of_host_policy_and_logs_reach_calculation() {
+        let env = [
+            ("FailsafeInboundHostPorts", "none"),
+            ("FailsafeOutboundHostPorts", "udp:53,tcp:10.0.0.0/8:6443"),
+            ("LogActionRateLimit", "10/minute"),
+            ("NFTablesFilterDenyAction", "Reject"),
+            ("ServiceLoopPrevention", "Disabled"),
+            ("FloatingIPs", "Enabled"),
+            ("FlowLogsLocalReporter", "Enabled"),
+            ("IptablesNATOutgoingInterfaceFilter", "eth+"),
+        ];
+        let c = Configuration::new("n1".into(), vec![Layer::new(Source::Env, env)]);
+        let n = c.node_config();
+        assert!(n.failsafe_in.is_empty() && n.flow_logs && n.floating_ips);
+        let net = "10.0.0.0/8".parse().expect("a prefix");
+        let out = n.failsafe_out.iter().map(|f| (f.protocol, f.port, f.net));
+        let want = [
+            (net::Protocol::UDP, 53, None),
+            (net::Protocol::TCP, 6443, Some(net)),
+        ];
+        assert_eq!(out.collect::<Vec<_>>(), want);
+        let rate = LogRate {
+            packets: 10,
+            per: Per::Minute,
+            burst: 5,
+        };
+        assert_eq!(n.log_rate, Some(rate));
+        assert_eq!(
+            (n.deny, n.service_loop, n.nat_interface.as_deref()),
+            (DenyAction::Reject, ServiceLoop::Disabled, Some("eth+"))
+        );
+        let n = Configuration::new("n1".into(), Vec::new()).node_config();
+        let plain = NodeConfig::default();
+        let sorted = |f: &[Failsafe]| {
+            let mut out: Vec<_> = f.iter().map(|f| (f.protocol.0, f.port)).collect();
+            out.sort_unstable();
+            out
+        };
+        assert_eq!(sorted(&n.failsafe_in), sorted(&plain.failsafe_in));
+        assert_eq!(sorted(&n.failsafe_out), sorted(&plain.failsafe_out));
+        assert_eq!((n.log_rate, n.flow_logs), (None, false));
+    }
 }
