@@ -36,6 +36,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("datastore", &["model", "api", "ipam"]),
     ("daemon", &["net"]),
+    (
+        "speaker",
+        &[
+            "net", "model", "api", "bgp", "bfd", "peering", "route", "link", "netlink", "daemon",
+        ],
+    ),
     ("cni", &["net"]),
     // The agent answers the plugin, so it speaks the plugin's protocol.
     (
@@ -85,10 +91,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("manx", &["agent", "cni", "cli", "lab"]),
-    // Measures the finished binary; the rooms are for its own namespaces and for the plain peer.
+    // Measures the finished binary, and calculation by itself; the rooms are for its own namespaces
+    // and for the plain peer.
     (
         "bench",
-        &["net", "api", "datastore", "netlink", "link", "route"],
+        &[
+            "net",
+            "model",
+            "desired",
+            "calc",
+            "api",
+            "datastore",
+            "netlink",
+            "nftables",
+            "link",
+            "route",
+        ],
     ),
     ("xtask", &[]),
 ];

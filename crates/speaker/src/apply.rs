@@ -1,0 +1,343 @@
+//! From the plan to the router, by differences.
+//!
+//! Promises: a session is touched only when something about it has changed, and reset only when it
+//! cannot go on as changed; a session whose key is not known stays down.
+
+use crate::engine::Engine;
+use crate::sockets::{self, Protection};
+use bgp::attr::Attributes;
+use bgp::peer::{NextHopMode, PeerConfig, Restart, Timers};
+use bgp::policy::Policy;
+use bgp::rib::PeerId;
+use bgp::router::{Config, LocalRoute, Router};
+use bgp::types::{ClusterId, RouterId};
+use model::SecretKey;
+use net::{Cidr, Family};
+use peering::{METRIC_BASE, Peer, Plan, Speaker};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Routes of our own count before learned ones.
+const OWN_PREFERENCE: u16 = 200;
+
+/// A session that the router has.
+struct Session {
+    id: PeerId,
+    peer: Peer,
+    config: PeerConfig,
+    how: Protection,
+}
+
+/// What was last followed.
+pub(crate) struct Applied {
+    pub(crate) plan: Plan,
+    sessions: BTreeMap<(IpAddr, u16), Session>,
+    names: HashMap<PeerId, String>,
+    keys: HashMap<SecretKey, Option<Vec<u8>>>,
+    announced: BTreeSet<Cidr>,
+}
+
+impl Applied {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            sessions: BTreeMap::new(),
+            names: HashMap::new(),
+            keys: HashMap::new(),
+            announced: BTreeSet::new(),
+        }
+    }
+
+    /// Takes what a secret holds; whether that is news.
+    pub(crate) fn set_key(&mut self, key: SecretKey, value: Option<Vec<u8>>) -> bool {
+        let news = self.keys.get(&key) != Some(&value);
+        self.keys.insert(key, value);
+        news
+    }
+
+    /// The number of each peer of the plan in the router.
+    pub(crate) fn ids(&self) -> Vec<(PeerId, usize)> {
+        let at = |p: &Peer| self.sessions.get(&(p.address, p.port));
+        let each = self.plan.peers.iter().enumerate();
+        each.filter_map(|(i, p)| Some((at(p)?.id, i))).collect()
+    }
+
+    pub(crate) fn name_of(&self, id: PeerId) -> &str {
+        self.names
+            .get(&id)
+            .map_or("a peer that is gone", String::as_str)
+    }
+
+    /// How to call a peer.
+    pub(crate) fn dial(&self, id: PeerId, to: IpAddr) -> (SocketAddr, Option<IpAddr>, Protection) {
+        let session = self.sessions.values().find(|s| s.id == id);
+        match session {
+            Some(s) => (
+                SocketAddr::new(to, s.peer.port),
+                s.peer.source,
+                s.how.clone(),
+            ),
+            None => (SocketAddr::new(to, 179), None, Protection::default()),
+        }
+    }
+
+    /// The peer that calls from an address.
+    pub(crate) fn caller(&self, from: IpAddr) -> Option<(PeerId, Protection)> {
+        let from = from.to_canonical();
+        let mut of_address = self.sessions.range((from, 0)..=(from, u16::MAX));
+        of_address.next().map(|(_, s)| (s.id, s.how.clone()))
+    }
+
+    /// How a peer is protected; what is missing is said.
+    fn protection(&self, peer: &Peer) -> Result<Protection, String> {
+        let key = match &peer.password {
+            None => None,
+            Some(at) => match self.keys.get(at) {
+                Some(Some(key)) if key.len() <= sockets::MAX_KEY => Some(key.clone()),
+                Some(Some(key)) => {
+                    return Err(format!(
+                        "{}: the password in secret {} ({}) has {} octets, and at most {} can be used",
+                        peer.name(),
+                        at.name,
+                        at.key,
+                        key.len(),
+                        sockets::MAX_KEY
+                    ));
+                }
+                _ => {
+                    return Err(format!(
+                        "{}: its password is in secret {} ({}), which does not exist: the session \
+                         stays down until it does",
+                        peer.name(),
+                        at.name,
+                        at.key
+                    ));
+                }
+            },
+        };
+        Ok(Protection {
+            key,
+            hops: peer.ttl_security,
+        })
+    }
+}
+
+fn config_of(peer: &Peer, import: Arc<Policy>, export: Arc<Policy>) -> PeerConfig {
+    let mut c = PeerConfig::new(peer.address, peer.asn);
+    c.local_asn = Some(peer.local_asn);
+    c.passive = peer.passive;
+    c.timers = Timers {
+        keepalive: peer.keepalive.and_then(|s| u16::try_from(s).ok()),
+        ..Timers::default()
+    };
+    c.client = peer.client;
+    c.next_hop = match peer.next_hop {
+        model::NextHopMode::Auto => NextHopMode::Auto,
+        model::NextHopMode::Own => NextHopMode::Own,
+        model::NextHopMode::Keep => NextHopMode::Keep,
+    };
+    c.allow_own_asn = u8::try_from(peer.allowed_local_as).unwrap_or(u8::MAX);
+    c.restart = Some(Restart {
+        time: Duration::from_secs(peer.restart.into()),
+        ..Restart::default()
+    });
+    c.import = import;
+    c.export = export;
+    c
+}
+
+/// Equal policies are one, so that their peers are told from one queue.
+#[derive(Default)]
+struct Policies(Vec<Arc<Policy>>);
+
+impl Policies {
+    fn share(&mut self, policy: Policy) -> Arc<Policy> {
+        if let Some(known) = self.0.iter().find(|p| ***p == policy) {
+            return known.clone();
+        }
+        let new = Arc::new(policy);
+        self.0.push(new.clone());
+        new
+    }
+}
+
+/// The router's own settings.
+fn router_config(speaker: &Speaker, fallback: RouterId, seed: u64) -> Config {
+    let id = match speaker.addresses[0] {
+        Some(IpAddr::V4(a)) => RouterId::from(a),
+        _ => fallback,
+    };
+    let mut config = Config::new(speaker.asn, id, seed);
+    config.cluster_id = speaker.cluster.as_deref().and_then(cluster_id);
+    config.multipath = 16;
+    config
+}
+
+/// `routeReflectorClusterID`: an IPv4 address as a name.
+fn cluster_id(text: &str) -> Option<ClusterId> {
+    let a: std::net::Ipv4Addr = text.parse().ok()?;
+    Some(ClusterId(a.to_bits()))
+}
+
+impl Engine {
+    /// Makes the router what the resources say.
+    pub(crate) fn follow(&mut self, now: Instant) {
+        let plan = self.world.plan();
+        self.troubles.clear();
+        let Some(speaker) = plan.speaker.clone() else {
+            self.applied.plan = plan;
+            self.silence(now);
+            return;
+        };
+        let config = router_config(&speaker, self.settings.fallback_id, self.settings.seed);
+        if self.router.as_ref().is_some_and(|r| *r.config() != config) {
+            // Another AS or identifier is another speaker: every session starts anew.
+            self.silence(now);
+        }
+        self.listen(&self.listen_at(&speaker));
+        if self.router.is_none() {
+            self.router = Some(Router::new(config, now));
+        }
+        self.sessions(&plan, now);
+        self.announce(&plan);
+        self.applied.plan = plan;
+    }
+
+    fn listen_at(&self, speaker: &Speaker) -> Vec<SocketAddr> {
+        if let Some(l) = &self.settings.listen {
+            return l.clone();
+        }
+        let own = speaker.addresses.iter().flatten().copied();
+        match speaker.bind_node_ip {
+            true => own.map(|a| SocketAddr::new(a, speaker.port)).collect(),
+            false => [false, true]
+                .map(|v6| SocketAddr::new(sockets::any(v6), speaker.port))
+                .to_vec(),
+        }
+    }
+
+    /// Ends every session and listener.
+    fn silence(&mut self, now: Instant) {
+        let sessions = std::mem::take(&mut self.applied.sessions);
+        for s in sessions.into_values() {
+            self.remove(&s, now);
+        }
+        self.flush(now);
+        self.router = None;
+        self.applied.announced.clear();
+        self.listen(&[]);
+    }
+
+    fn sessions(&mut self, plan: &Plan, now: Instant) {
+        let mut policies = Policies::default();
+        let mut wanted = BTreeMap::new();
+        for peer in &plan.peers {
+            let how = match self.applied.protection(peer) {
+                Ok(how) => how,
+                Err(e) => {
+                    self.troubles.push(e);
+                    continue;
+                }
+            };
+            let import = policies.share(self.world.import(peer));
+            let export = policies.share(self.world.export(&plan.own, peer));
+            let config = config_of(peer, import, export);
+            wanted.insert((peer.address, peer.port), (peer, config, how));
+        }
+        let gone: Vec<_> = self
+            .applied
+            .sessions
+            .keys()
+            .filter(|k| !wanted.contains_key(*k))
+            .copied()
+            .collect();
+        for key in gone {
+            if let Some(s) = self.applied.sessions.remove(&key) {
+                self.remove(&s, now);
+            }
+        }
+        for (key, (peer, config, how)) in wanted {
+            self.session(key, peer, config, how, now);
+        }
+    }
+
+    fn session(
+        &mut self,
+        key: (IpAddr, u16),
+        peer: &Peer,
+        config: PeerConfig,
+        how: Protection,
+        now: Instant,
+    ) {
+        let known = self.applied.sessions.get(&key);
+        // What the sockets are made with cannot be changed under a session.
+        let anew = known.is_some_and(|s| s.how != how || s.peer.source != peer.source);
+        if anew && let Some(s) = self.applied.sessions.remove(&key) {
+            self.remove(&s, now);
+        }
+        let id = match self.applied.sessions.get(&key) {
+            Some(s) => {
+                if s.config != config
+                    && let Some(router) = &mut self.router
+                {
+                    router.configure_peer(s.id, config.clone(), now);
+                }
+                s.id
+            }
+            None => {
+                self.protect(peer.address, &how);
+                let Some(router) = &mut self.router else {
+                    return;
+                };
+                router.add_peer(config.clone(), now)
+            }
+        };
+        self.applied.names.insert(id, peer.name());
+        let session = Session {
+            id,
+            peer: peer.clone(),
+            config,
+            how,
+        };
+        self.applied.sessions.insert(key, session);
+    }
+
+    fn remove(&mut self, s: &Session, now: Instant) {
+        if let Some(router) = &mut self.router {
+            router.remove_peer(s.id, now);
+        }
+        self.applied.names.remove(&s.id);
+        if s.how.key.is_some() {
+            self.protect(s.peer.address, &Protection::default());
+        }
+        // What it is told last goes out before its number is given anew.
+        self.flush(now);
+    }
+
+    fn announce(&mut self, plan: &Plan) {
+        let Some(router) = &mut self.router else {
+            return;
+        };
+        let wanted: BTreeSet<Cidr> = plan.own.blocks.union(&plan.own.services).copied().collect();
+        for gone in self.applied.announced.difference(&wanted) {
+            router.withdraw(*gone);
+        }
+        for new in wanted.difference(&self.applied.announced) {
+            let family = new.family();
+            let mut attributes = Attributes::new(sockets::any(family == Family::V6).into());
+            let priority = self.world.normal_priority(family);
+            attributes.local_pref = Some(METRIC_BASE.saturating_sub(priority));
+            router.announce(
+                *new,
+                LocalRoute {
+                    attributes,
+                    preference: OWN_PREFERENCE,
+                    interface: None,
+                },
+            );
+        }
+        self.applied.announced = wanted;
+    }
+}

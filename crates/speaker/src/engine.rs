@@ -1,0 +1,561 @@
+//! The loop: what sockets, clocks and callers say goes into the router, what it wants comes out.
+//!
+//! Promises: no peer gets more than a bounded share of a round; messages are made after all that
+//! has come in was taken, so that they are full.
+
+use crate::apply::Applied;
+use crate::conns::{Conn, Phase, Wrote};
+use crate::handle::{Command, Handle, Inbox};
+use crate::poll::{Poll, Ready, WOKEN, Waker};
+use crate::sockets::{self, Protection, SocketError};
+use bgp::rib::PeerId;
+use bgp::router::{ConnId, Event, Output, Router};
+use bgp::types::RouterId;
+use bytes::Bytes;
+use peering::{Plan, World};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// One read.
+const READ: usize = 256 << 10;
+/// So many reads of one connection in a round.
+const READS: usize = 4;
+/// So much is taken from the router for one connection at a time.
+const PULL: usize = 256 << 10;
+/// A wait is never longer, whatever the router says: a lost wake-up is no end.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// How a speaker is run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node whose resources are followed.
+    pub node: String,
+    /// The identifier when the node has no IPv4 address.
+    pub fallback_id: RouterId,
+    /// A random number, for jitter.
+    pub seed: u64,
+    /// Where to listen instead of where the resources say.
+    pub listen: Option<Vec<SocketAddr>>,
+}
+
+/// What can be looked at from outside, between two rounds.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The resources.
+    pub world: &'a World,
+    /// What follows from them.
+    pub plan: &'a Plan,
+    /// The router; `None` while nothing is spoken.
+    pub router: Option<&'a Router>,
+    /// The number of each peer of the plan in the router, in the plan's order.
+    pub ids: &'a [(PeerId, usize)],
+    /// What stands in the way of speaking, such as a listener that cannot be had.
+    pub troubles: &'a [String],
+}
+
+/// A listener and what accepts on it.
+struct Listener {
+    fd: OwnedFd,
+    at: SocketAddr,
+}
+
+/// The thread's whole state.
+pub(crate) struct Engine {
+    pub(crate) settings: Settings,
+    poll: Poll,
+    waker: Waker,
+    inbox: Inbox,
+    pub(crate) world: World,
+    pub(crate) applied: Applied,
+    pub(crate) router: Option<Router>,
+    listeners: Vec<Listener>,
+    conns: Vec<Option<Conn>>,
+    free: Vec<usize>,
+    by_id: HashMap<ConnId, usize>,
+    pub(crate) troubles: Vec<String>,
+    buffer: Vec<u8>,
+    synced: bool,
+    dirty: bool,
+    stop: Option<Stop>,
+}
+
+/// How it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Without a word: peers that know graceful restart go on forwarding.
+    Silent,
+    /// With a NOTIFICATION that says why (RFC 9003).
+    Shutdown(String),
+}
+
+/// Listeners have the tokens from here on.
+const LISTENERS: u64 = 1 << 32;
+
+impl Engine {
+    /// Before its first round.
+    ///
+    /// # Errors
+    /// When descriptors have run out.
+    pub(crate) fn new(settings: Settings) -> io::Result<(Self, Handle)> {
+        let (poll, waker) = Poll::new()?;
+        let (handle, inbox) = Handle::new(waker.clone());
+        let world = World::new(settings.node.as_str());
+        let this = Self {
+            applied: Applied::new(world.plan()),
+            settings,
+            poll,
+            waker,
+            inbox,
+            world,
+            router: None,
+            listeners: Vec::new(),
+            conns: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            troubles: Vec::new(),
+            buffer: vec![0; READ],
+            synced: false,
+            dirty: false,
+            stop: None,
+        };
+        Ok((this, handle))
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait: nothing can go on.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while self.stop.is_none() {
+            let now = Instant::now();
+            let wait = self.deadline().map(|t| t.saturating_duration_since(now));
+            self.poll
+                .wait(Some(wait.unwrap_or(LONGEST).min(LONGEST)), &mut ready)?;
+            let now = Instant::now();
+            for r in &ready {
+                self.handle(*r, now);
+            }
+            self.commands(now);
+            if let Some(router) = &mut self.router {
+                router.tick(now);
+            }
+            self.linger(now);
+            self.flush(now);
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let ending = self.conns.iter().flatten().filter_map(|c| match c.phase {
+            Phase::Ending(until) => Some(until),
+            _ => None,
+        });
+        let router = self.router.as_ref().and_then(Router::deadline);
+        ending.chain(router).min()
+    }
+
+    fn commands(&mut self, now: Instant) {
+        while let Some(command) = self.inbox.take() {
+            match command {
+                Command::Update(update) => self.dirty |= self.world.update(update),
+                Command::Synced => {
+                    self.synced = true;
+                    self.dirty = true;
+                }
+                Command::Key(key, value) => self.dirty |= self.applied.set_key(key, value),
+                Command::Look(look) => {
+                    // What was handed in before is what is to be seen.
+                    self.settle(now);
+                    look(&View {
+                        world: &self.world,
+                        plan: &self.applied.plan,
+                        router: self.router.as_ref(),
+                        ids: &self.applied.ids(),
+                        troubles: &self.troubles,
+                    });
+                }
+                Command::Act(act) => {
+                    self.settle(now);
+                    if let Some(router) = &mut self.router {
+                        act(router, now);
+                    }
+                }
+                Command::Stop(how) => self.stop = Some(how),
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Follows what the resources say now.
+    fn settle(&mut self, now: Instant) {
+        if self.dirty && self.synced {
+            self.dirty = false;
+            self.follow(now);
+        }
+    }
+
+    fn handle(&mut self, r: Ready, now: Instant) {
+        if r.token == WOKEN {
+            self.waker.clear();
+        } else if r.token >= LISTENERS {
+            self.accept((r.token - LISTENERS) as usize, now);
+        } else {
+            self.conn_ready(r.token as usize, r, now);
+        }
+    }
+
+    fn conn_ready(&mut self, at: usize, r: Ready, now: Instant) {
+        let Some(conn) = self.conns.get_mut(at).and_then(Option::as_mut) else {
+            return;
+        };
+        match conn.phase {
+            Phase::Connecting if r.writable => self.dialled(at, now),
+            Phase::Connecting => {}
+            Phase::Open => {
+                if r.readable {
+                    self.read(at, now);
+                }
+                if r.writable {
+                    self.write(at, now);
+                }
+            }
+            Phase::Ending(_) => {
+                let mut rest = [0; 4096];
+                if !matches!(conn.read(&mut rest), Ok(Some(1..) | None)) {
+                    self.drop_conn(at);
+                }
+            }
+        }
+    }
+
+    fn dialled(&mut self, at: usize, now: Instant) {
+        let Some(conn) = self.conns[at].as_mut() else {
+            return;
+        };
+        let id = conn.id;
+        let local = sockets::local_of(conn.fd.as_fd());
+        if let (None, Some(local)) = (sockets::error_of(conn.fd.as_fd()), local) {
+            conn.phase = Phase::Open;
+            self.watch(at, false);
+            if let Some(router) = &mut self.router {
+                router.connected(id, local, now);
+            }
+        } else {
+            self.lost(at, now);
+        }
+    }
+
+    fn read(&mut self, at: usize, now: Instant) {
+        for _ in 0..READS {
+            let Some(conn) = self.conns[at].as_ref() else {
+                return;
+            };
+            if !matches!(conn.phase, Phase::Open) {
+                return;
+            }
+            match conn.read(&mut self.buffer) {
+                Ok(None) => return,
+                Ok(Some(n @ 1..)) => {
+                    let id = conn.id;
+                    if let Some(router) = &mut self.router {
+                        router.received(id, &self.buffer[..n], now);
+                    }
+                    if n < READ {
+                        return;
+                    }
+                }
+                Ok(Some(0)) | Err(_) => {
+                    self.lost(at, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes what waits, then what the router has more of, as far as the socket takes it.
+    fn write(&mut self, at: usize, now: Instant) {
+        let mut pieces = Vec::new();
+        loop {
+            let Some(conn) = self.conns.get_mut(at).and_then(Option::as_mut) else {
+                return;
+            };
+            match conn.write() {
+                Wrote::All => {}
+                Wrote::Full => {
+                    self.watch(at, true);
+                    return;
+                }
+                Wrote::Gone => {
+                    self.lost(at, now);
+                    return;
+                }
+            }
+            let id = conn.id;
+            if let Some(router) = &mut self.router {
+                router.pull(id, PULL, &mut pieces, now);
+            }
+            if pieces.is_empty() {
+                self.watch(at, false);
+                return;
+            }
+            if let Some(conn) = self.conns[at].as_mut() {
+                conn.queue(pieces.drain(..));
+            }
+        }
+    }
+
+    fn watch(&mut self, at: usize, write: bool) {
+        if let Some(conn) = self.conns[at].as_mut()
+            && conn.watching != write
+        {
+            conn.watching = write;
+            if let Err(e) = self.poll.change(&conn.fd, at as u64, write) {
+                tracing::error!(error = %e, "cannot watch a connection");
+            }
+        }
+    }
+
+    /// Does what the router wants until it wants nothing.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        while let Some(output) = self.router.as_mut().and_then(|r| r.poll(now)) {
+            match output {
+                Output::Connect { conn, to } => self.dial(conn, to, now),
+                Output::Send { conn } => {
+                    if let Some(&at) = self.by_id.get(&conn)
+                        && self.conns[at].as_ref().is_some_and(|c| !c.pending())
+                    {
+                        self.write(at, now);
+                    }
+                }
+                Output::Close { conn, last } => self.close(conn, last, now),
+                Output::Routes => self.routes(),
+                Output::NextHop(_) => {}
+                Output::Event(event) => self.event(&event),
+            }
+        }
+    }
+
+    /// Nobody takes routes yet: they are let go, so that the router forgets what is gone.
+    fn routes(&mut self) {
+        if let Some(router) = &mut self.router {
+            while router.take_routes(usize::MAX, |_| {}) {}
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        let name = |id: &PeerId| self.applied.name_of(*id);
+        match event {
+            Event::State { peer, from, to } => {
+                tracing::info!(peer = %name(peer), %from, %to, "session");
+            }
+            Event::Notified { peer, sent, what } => {
+                tracing::warn!(peer = %name(peer), sent, %what, "session ended");
+            }
+            Event::Faults { peer, what } => {
+                for fault in what {
+                    tracing::warn!(peer = %name(peer), %fault, "malformed message");
+                }
+            }
+            Event::NearLimit {
+                peer,
+                family,
+                paths,
+            } => {
+                tracing::warn!(peer = %name(peer), %family, paths, "near its limit of prefixes");
+            }
+            Event::OverLimit { peer, family } => {
+                tracing::warn!(peer = %name(peer), %family, "over its limit of prefixes");
+            }
+            Event::EndOfRib { .. } | Event::Stale { .. } | Event::Restarted { .. } => {}
+        }
+    }
+
+    fn dial(&mut self, id: ConnId, to: IpAddr, now: Instant) {
+        let (at, from, how) = self.applied.dial(id.peer, to);
+        let begun = sockets::dial(at, from, &how)
+            .and_then(|fd| self.adopt(fd, id, Phase::Connecting, true));
+        if let Err(e) = begun {
+            tracing::debug!(error = %e, "cannot call");
+            if let Some(router) = &mut self.router {
+                router.disconnected(id, now);
+            }
+        }
+    }
+
+    /// Takes a connection in.
+    fn adopt(
+        &mut self,
+        fd: OwnedFd,
+        id: ConnId,
+        phase: Phase,
+        write: bool,
+    ) -> Result<usize, SocketError> {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            self.conns.len() - 1
+        });
+        if let Err(cause) = self.poll.add(&fd, at as u64, write) {
+            self.free.push(at);
+            return Err(SocketError {
+                operation: "watch a connection of",
+                at: id.peer.to_string(),
+                cause,
+            });
+        }
+        let mut conn = Conn::new(fd, id, phase);
+        conn.watching = write;
+        self.conns[at] = Some(conn);
+        self.by_id.insert(id, at);
+        Ok(at)
+    }
+
+    fn accept(&mut self, listener: usize, now: Instant) {
+        let Some(l) = self.listeners.get(listener) else {
+            return;
+        };
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        let Ok((fd, Some(from))) = rustix::net::acceptfrom_with(&l.fd, flags) else {
+            return;
+        };
+        let Ok(from) = SocketAddr::try_from(from) else {
+            return;
+        };
+        sockets::settle(&fd);
+        if let Err(e) = self.admit(fd, from.ip(), now) {
+            tracing::debug!(%from, error = %e, "refused a connection");
+        }
+    }
+
+    /// A caller is let in if it is a peer that the router wants now.
+    fn admit(&mut self, fd: OwnedFd, from: IpAddr, now: Instant) -> Result<(), SocketError> {
+        let refused = |operation| SocketError {
+            operation,
+            at: from.to_string(),
+            cause: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let (peer, how) = self
+            .applied
+            .caller(from)
+            .ok_or_else(|| refused("nobody is expected from"))?;
+        sockets::set_hops(&fd, from, how.hops).map_err(|e| SocketError {
+            operation: "limit the hops of",
+            at: from.to_string(),
+            cause: e.into(),
+        })?;
+        let local = sockets::local_of(fd.as_fd()).ok_or_else(|| refused("lost already:"))?;
+        let router = self.router.as_mut();
+        let id = router
+            .and_then(|r| r.accepted(peer, local, now))
+            .ok_or_else(|| refused("no connection is wanted now from"))?;
+        self.adopt(fd, id, Phase::Open, false).map(drop)
+    }
+
+    /// The other side, or the network, has ended a connection.
+    fn lost(&mut self, at: usize, now: Instant) {
+        let Some(id) = self.conns[at].as_ref().map(|c| c.id) else {
+            return;
+        };
+        self.drop_conn(at);
+        if let Some(router) = &mut self.router {
+            router.disconnected(id, now);
+        }
+    }
+
+    fn drop_conn(&mut self, at: usize) {
+        // Closing the descriptor takes it out of the epoll set.
+        if let Some(conn) = self.conns[at].take() {
+            if self.by_id.get(&conn.id) == Some(&at) {
+                self.by_id.remove(&conn.id);
+            }
+            self.free.push(at);
+        }
+    }
+
+    fn close(&mut self, id: ConnId, last: Bytes, now: Instant) {
+        let Some(at) = self.by_id.remove(&id) else {
+            return;
+        };
+        let Some(conn) = self.conns[at].as_mut() else {
+            return;
+        };
+        if matches!(conn.phase, Phase::Open) && !last.is_empty() {
+            conn.end(last, now);
+            self.watch(at, false);
+        } else {
+            self.drop_conn(at);
+        }
+    }
+
+    fn linger(&mut self, now: Instant) {
+        let over = |c: &Conn| matches!(c.phase, Phase::Ending(until) if until <= now);
+        for at in 0..self.conns.len() {
+            if self.conns[at].as_ref().is_some_and(over) {
+                self.drop_conn(at);
+            }
+        }
+    }
+
+    /// Listens where it should, keeping listeners that are right.
+    pub(crate) fn listen(&mut self, wanted: &[SocketAddr]) {
+        self.listeners.retain(|l| wanted.contains(&l.at));
+        for &at in wanted {
+            if self.listeners.iter().any(|l| l.at == at) {
+                continue;
+            }
+            match sockets::listener(at) {
+                Ok(fd) => self.listeners.push(Listener { fd, at }),
+                Err(e) => {
+                    tracing::error!(error = %e, "cannot listen");
+                    self.troubles.push(e.to_string());
+                }
+            }
+        }
+        for (i, l) in self.listeners.iter().enumerate() {
+            let token = LISTENERS + i as u64;
+            let known = self.poll.change(&l.fd, token, false);
+            if let Err(e) = known.or_else(|_| self.poll.add(&l.fd, token, false)) {
+                self.troubles
+                    .push(format!("watch the listener on {}: {e}", l.at));
+            }
+        }
+    }
+
+    /// Sets what protects a caller, on every listener of its family.
+    pub(crate) fn protect(&mut self, peer: IpAddr, how: &Protection) {
+        for l in self
+            .listeners
+            .iter()
+            .filter(|l| l.at.is_ipv4() == peer.is_ipv4())
+        {
+            let set = sockets::set_key(&l.fd, peer, how.key.as_deref());
+            // Taking away a key that is not there is no failure.
+            if let (Err(e), Some(_)) = (set, &how.key) {
+                self.troubles
+                    .push(format!("set the key of {peer} on {}: {e}", l.at));
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let Some(Stop::Shutdown(text)) = self.stop.take() else {
+            return;
+        };
+        let now = Instant::now();
+        if let Some(router) = &mut self.router {
+            let ids: Vec<PeerId> = router.peers().map(|p| p.peer).collect();
+            for id in ids {
+                let config = router.peer_config(id).cloned();
+                if let Some(mut config) = config {
+                    config.shutdown = Some(text.clone());
+                    router.configure_peer(id, config, now);
+                }
+            }
+        }
+        self.flush(now);
+    }
+}

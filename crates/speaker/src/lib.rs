@@ -1,0 +1,18 @@
+//! BGP with sockets: peers, listeners, what is learned and told.
+//!
+//! Promises: one thread, whatever the number of peers; a change of configuration touches the sessions
+//! that it is about and no others; a peer that does not read holds up nobody and is bounded in memory;
+//! when it ends without a word, as by a crash, peers that know graceful restart keep forwarding.
+//!
+//! Never: decides about routes (`bgp` does) or about who is a peer (`peering` does).
+
+mod apply;
+mod conns;
+mod engine;
+mod handle;
+mod poll;
+mod sockets;
+
+pub use engine::{Settings, View};
+pub use handle::{Gone, Handle};
+pub use sockets::SocketError;
