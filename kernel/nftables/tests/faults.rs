@@ -298,3 +298,54 @@ fn harm_is_undone_well_within_a_second() {
         }
     });
 }
+
+/// Another program at work on its own table, and one on ours, while ours changes in large steps.
+#[test]
+fn large_transactions_go_in_beside_the_work_of_others() {
+    use std::sync::atomic::AtomicBool;
+    in_ns(|ns| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = stop.clone();
+        let (begun, ready) = std::sync::mpsc::channel();
+        // A thread begins in the namespace of the one that makes it.
+        let other = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            let mut sys = Sys::open(TableName::new("other").unwrap()).unwrap();
+            let mut table = Table::new(TableName::new("other").unwrap());
+            let mut n = 0;
+            while !ended.load(Ordering::Relaxed) {
+                n += 1;
+                table.set_chain(&chain("c"), plain(vec![port(n % 1000)]));
+                sys.sync(&mut table).unwrap();
+            }
+            n
+        });
+        ready.recv().unwrap();
+        let mut sys = Sys::open(table_name()).unwrap();
+        let mut table = Table::new(table_name());
+        for n in 0..12u32 {
+            let members = (0..9000 + n).map(|m| {
+                let at = V4.addr(0x0a00_0000 + u128::from(m * (n + 2)));
+                Element::Net(net::Cidr::host(at))
+            });
+            table.set_set(&set("s"), SetKind::Net(V4), members).unwrap();
+            let rules = (0..100).map(|r| port((n + r) as u16)).collect();
+            table.set_chain(&chain("c"), plain(rules));
+            if n % 4 == 3 {
+                nft(ns, &["flush", "chain", "inet", "manx", "c"], "");
+            }
+            while table.is_dirty() {
+                sys.sync(&mut table).unwrap();
+            }
+            // What was not heard is taken for a change, and nothing is ever taken for done.
+            if sys.notices().unwrap() != Notice::Quiet {
+                table.adopt(sys.read().unwrap());
+                sys.sync(&mut table).unwrap();
+            }
+            assert_eq!(sys.read().unwrap(), table.actual(), "step {n}");
+            assert!(!table.is_dirty());
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(other.join().unwrap() > 10, "others were at work too");
+    });
+}
