@@ -12,6 +12,7 @@ mod plain;
 mod plugin;
 mod private;
 mod report;
+mod shapes;
 mod stats;
 mod store;
 mod traffic;
@@ -54,6 +55,8 @@ enum Measure {
     Lab,
     /// The ruleset at scale
     Rules,
+    /// Policy calculation at scale
+    Calculation,
 }
 
 /// What every measure is told.
@@ -90,6 +93,10 @@ macro_rules! say {
 pub(crate) use say;
 
 fn main() -> ExitCode {
+    if let Some(said) = measure::calculation::asked() {
+        show(&said.to_string());
+        return ExitCode::SUCCESS;
+    }
     let args = Args::parse();
     let done = match std::env::var_os(private::INSIDE) {
         Some(dir) => inside(&args, Path::new(&dir)),
@@ -168,6 +175,7 @@ fn run(m: Measure, setting: &Setting) -> Result<Section> {
         Measure::Memory => measure::memory::run(setting),
         Measure::Lab => measure::lab::run(setting),
         Measure::Rules => measure::rules::run(setting),
+        Measure::Calculation => measure::calculation::run(setting),
     }
 }
 

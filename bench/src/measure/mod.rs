@@ -1,5 +1,6 @@
 //! One module a measure, and what they share.
 
+pub(crate) mod calculation;
 pub(crate) mod cni;
 pub(crate) mod lab;
 pub(crate) mod memory;

@@ -23,7 +23,7 @@ const CHUNK: usize = 1024;
 
 /// A cluster whose snapshot is calculated at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Snapshot {
+pub(crate) enum Snapshot {
     /// 250,000 remote and 200 local endpoints in 100 namespaces, and 10,000 policies, each on one
     /// of 30 marker labels with five rules from others.
     Markers,
@@ -36,10 +36,10 @@ pub enum Snapshot {
 
 impl Snapshot {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Markers, Self::NetworkSets, Self::Isolation];
+    pub(crate) const ALL: [Self; 3] = [Self::Markers, Self::NetworkSets, Self::Isolation];
 
     /// In words.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Markers => "250,200 endpoints, 10,000 policies by 30 labels",
             Self::NetworkSets => "10,000 network sets, each with a policy on all",
@@ -48,7 +48,7 @@ impl Snapshot {
     }
 
     /// Seconds until the first flush, and megabytes after it.
-    pub const fn aims(self) -> (f64, f64) {
+    pub(crate) const fn aims(self) -> (f64, f64) {
         match self {
             Self::Markers => (2.0, 250.0),
             Self::NetworkSets => (1.0, 300.0),
@@ -57,7 +57,7 @@ impl Snapshot {
     }
 
     /// Calculates it: the calculation as it stands then, what it said, and how long it took.
-    pub fn run(self) -> (Calc, Delta, Duration) {
+    pub(crate) fn run(self) -> (Calc, Delta, Duration) {
         let mut feed = Feed::new();
         match self {
             Self::Markers => markers(&mut feed),
@@ -303,7 +303,7 @@ fn isolation(feed: &mut Feed) {
 
 /// How long single changes take, with `count` selectors of common kinds active and 50,000
 /// endpoints: the label of a remote endpoint, each time another one's.
-pub fn label_changes(rounds: u32) -> Vec<Duration> {
+pub(crate) fn label_changes(rounds: u32) -> Vec<Duration> {
     const SELECTORS: u32 = 10_000;
     let mut feed = Feed::new();
     let app = |i: u32, app: u32| {
@@ -352,7 +352,7 @@ pub fn label_changes(rounds: u32) -> Vec<Duration> {
 
 /// How long it takes when a label of a namespace changes that 100,000 endpoints inherit and 100
 /// selectors use; half of the rounds take all of them out of sets, half put them in.
-pub fn namespace_changes(rounds: u32) -> Vec<Duration> {
+pub(crate) fn namespace_changes(rounds: u32) -> Vec<Duration> {
     let mut feed = Feed::new();
     feed.all((0..100_001).map(|i| {
         let own = [("app", format!("app-{}", i % 100))];
@@ -379,7 +379,7 @@ pub fn namespace_changes(rounds: u32) -> Vec<Duration> {
 
 /// How long a change of one policy takes that applies to all of 200 local endpoints, among 10,000
 /// such policies.
-pub fn policy_changes(rounds: u32) -> Vec<Duration> {
+pub(crate) fn policy_changes(rounds: u32) -> Vec<Duration> {
     let mut feed = Feed::new();
     network_sets(&mut feed);
     feed.calc.flush();

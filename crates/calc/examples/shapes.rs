@@ -1,7 +1,7 @@
 //! The shapes of the benchmarks, one a process so that its memory is its own.
 //!
 //! `cargo run --release -p calc --example shapes -- markers|network-sets|isolation|label|namespace|policy`
-#![allow(unreachable_pub, dead_code, reason = "the shapes are the benchmarks'")]
+#![allow(dead_code, reason = "the shapes are the benchmarks'")]
 
 #[path = "../../../bench/src/shapes/mod.rs"]
 mod shapes;
