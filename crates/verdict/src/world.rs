@@ -6,7 +6,7 @@ use model::{
     NetworkSetKey, Node, Policy, PolicyKey, Profile, ProfileId, Service, ServiceRef, SliceKey,
     Tier, Update, WorkloadEndpoint, WorkloadKey,
 };
-use net::{Family, Protocol};
+use net::{Cidr, Family, Protocol};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +45,14 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         Some(v) => _ = map.insert(key, v),
         None => _ = map.remove(&key),
     }
+}
+
+fn some_of<K: Ord + Clone, V: Clone>(
+    map: &BTreeMap<K, V>,
+    keep: impl Fn(&K, &V) -> bool,
+) -> BTreeMap<K, V> {
+    let kept = map.iter().filter(|(k, v)| keep(k, v));
+    kept.map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 impl World {
@@ -128,6 +136,53 @@ impl World {
         profiles: &[ProfileId],
     ) -> impl LabelSource + use<'a> {
         self.effective(own, profiles)
+    }
+
+    /// The part that bears on flows between these addresses which no service translates, with those
+    /// policies that are kept. For those who ask often; the answers are the same.
+    pub fn narrowed(&self, addresses: &[IpAddr], keep: impl Fn(&PolicyKey) -> bool) -> Self {
+        let within = |nets: &[Cidr]| {
+            nets.iter()
+                .any(|n| addresses.iter().any(|a| n.contains(*a)))
+        };
+        let has = |list: &[IpAddr]| addresses.iter().any(|a| list.contains(a));
+        let workloads = some_of(&self.workloads, |_, w| {
+            within(&w.nets)
+                || w.nats
+                    .iter()
+                    .any(|(i, o)| addresses.contains(i) || addresses.contains(o))
+        });
+        let nodes = some_of(&self.nodes, |name, _| {
+            let own = |f: Family| self.node_addresses(name, f).any(|a| addresses.contains(&a));
+            own(Family::V4) || own(Family::V6) || workloads.keys().any(|k| k.node == *name)
+        });
+        let hosts = some_of(&self.hosts, |_, h| {
+            nodes.contains_key(&h.node) || has(&h.expected_ips)
+        });
+        let sets = some_of(&self.sets, |_, s| within(&s.nets));
+        let profiles = some_of(&self.profiles, |id, _| {
+            workloads.values().any(|w| w.profiles.contains(id))
+                || hosts.values().any(|h| h.profiles.contains(id))
+                || sets.values().any(|s| s.profiles.contains(id))
+        });
+        Self {
+            tiers: self.tiers.clone(),
+            policies: some_of(&self.policies, |k, _| keep(k)),
+            pools: some_of(&self.pools, |_, p| within(&[p.cidr])),
+            felix: self.felix.clone(),
+            services: BTreeMap::new(),
+            slices: some_of(&self.slices, |_, s| {
+                s.endpoints.iter().any(|e| has(&e.addresses))
+            }),
+            bgp: self.bgp.clone(),
+            domains: some_of(&self.domains, |_, d| has(d)),
+            interfaces: self.interfaces.clone(),
+            workloads,
+            nodes,
+            hosts,
+            sets,
+            profiles,
+        }
     }
 
     /// The pod of that name, as an end of flows: `namespace/pod`, or the whole name of a workload

@@ -2,9 +2,10 @@
 
 use crate::policy::classes::{self, Class, Sample as One};
 use crate::policy::ports::{Cuts, Sample, words};
-use model::{Policy, Update};
+use model::{Policy, PolicyKey, Update};
 use net::{Family, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use verdict::{Effect, End, Explanation, Flow, Target, Verdict, World};
 
 /// Most pairs of classes that are compared: minutes of work.
@@ -25,11 +26,34 @@ pub(super) struct Change {
     pub from: Vec<usize>,
 }
 
+/// Whom a policy selects: classes by name, and whether any host endpoint.
+#[derive(Default)]
+struct Selected {
+    classes: BTreeSet<String>,
+    hosts: bool,
+}
+
+type Selecting = BTreeMap<PolicyKey, Selected>;
+
+fn selecting(world: &World, all: &[Class]) -> Selecting {
+    let of = |p: &Policy| Selected {
+        classes: all
+            .iter()
+            .filter(|c| classes::selects(world, p, c))
+            .map(|c| c.name.clone())
+            .collect(),
+        hosts: classes::selects_hosts(world, p),
+    };
+    world.policies().map(|(k, p)| (k.clone(), of(p))).collect()
+}
+
 /// Two worlds and who lives in them.
 pub(super) struct Comparison {
     pub classes: Vec<Class>,
     before: World,
     after: World,
+    /// Of each of them, who is selected.
+    selecting: [Selecting; 2],
     policies_alone: bool,
     /// Whether rules tell families apart.
     families: bool,
@@ -60,7 +84,9 @@ impl Comparison {
         let hosts = [&before, &after]
             .into_iter()
             .any(|w| w.hosts().next().is_some());
+        let selecting = [&before, &after].map(|w| selecting(w, &classes));
         Self {
+            selecting,
             classes,
             before,
             after,
@@ -140,11 +166,12 @@ impl Comparison {
     /// What changes between two classes, in words, with the reason. Ends on one node and on
     /// two are told apart where host endpoints might.
     fn pair(&self, a: &Class, b: &Class, same: bool) -> Vec<Found> {
-        let all = self.cuts(a, b).samples();
+        let worlds = self.worlds(a, b);
+        let all = self.cuts(a, b, &worlds).samples();
         let pods = !a.is_outside() && !b.is_outside() && a.is_node() == b.is_node();
         let [near, far] = [true, false].map(|near| {
             let (from, to) = ends(a, b, same, near)?;
-            Some(self.between(from, to, &all))
+            Some(self.between(&worlds, from, to, &all))
         });
         match (near, far) {
             (Some(near), Some(far)) if pods && self.hosts && near != far => {
@@ -160,7 +187,7 @@ impl Comparison {
         }
     }
 
-    fn between(&self, from: &One, to: &One, all: &[Sample]) -> Vec<Found> {
+    fn between(&self, worlds: &Worlds, from: &One, to: &One, all: &[Sample]) -> Vec<Found> {
         let both = |x: &One, f: Family| x.addresses.iter().any(|a| Family::of(*a) == f);
         let mut families = Family::BOTH.to_vec();
         families.retain(|f| both(from, *f) && both(to, *f));
@@ -172,10 +199,11 @@ impl Comparison {
                 let Some(flow) = flow(from, to, *family, *sample) else {
                     continue;
                 };
-                let verdicts = [&self.before, &self.after].map(|w| verdict(w, &flow, from, to));
+                let both = [&worlds.before, &worlds.after];
+                let verdicts = both.map(|w| verdict(w, &flow, from, to));
                 if verdicts[0] != verdicts[1] {
                     let opened = verdicts[1] == Verdict::Allow;
-                    let reason = self.reason(&flow, opened);
+                    let reason = worlds.reason(&flow, opened);
                     by.entry((opened, reason)).or_default().push(*sample);
                 }
             }
@@ -197,21 +225,16 @@ impl Comparison {
     }
 
     /// The places where rules of either end divide what is sent.
-    fn cuts(&self, a: &Class, b: &Class) -> Cuts {
+    fn cuts(&self, a: &Class, b: &Class, worlds: &Worlds) -> Cuts {
         let mut cuts = Cuts::default();
         let named: Vec<_> = a.ports.iter().chain(&b.ports).cloned().collect();
-        for world in [&self.before, &self.after] {
-            for (_, p) in world.policies().filter(|(k, _)| !k.kind.is_staged()) {
-                let of_hosts = classes::selects_hosts(world, p);
-                let out = of_hosts || classes::selects(world, p, a);
-                let into = of_hosts || classes::selects(world, p, b);
-                let egress = p.egress.iter().filter(|_| out);
-                for rule in egress.chain(p.ingress.iter().filter(|_| into)) {
+        for world in [&worlds.before, &worlds.after] {
+            for (_, p) in world.policies() {
+                for rule in p.ingress.iter().chain(&p.egress) {
                     cuts.rule(rule, &named);
                     for e in [&rule.source, &rule.destination] {
-                        let slices = world
-                            .slices()
-                            .filter(|(_, s)| Some(&s.service) == e.service.as_ref());
+                        let slices = world.slices();
+                        let slices = slices.filter(|(_, s)| Some(&s.service) == e.service.as_ref());
                         let ports = slices.flat_map(|(_, s)| &s.ports).filter_map(|p| p.port);
                         ports.for_each(|p| cuts.one(p));
                     }
@@ -224,6 +247,32 @@ impl Comparison {
         cuts
     }
 
+    /// What of the worlds bears on flows between two classes.
+    fn worlds(&self, a: &Class, b: &Class) -> Worlds {
+        let samples = a.samples.iter().chain(&b.samples);
+        let addresses: Vec<IpAddr> = samples.flat_map(|s| s.addresses.clone()).collect();
+        let narrowed = |world: &World, selecting: &Selecting| {
+            world.narrowed(&addresses, |k| {
+                !k.kind.is_staged()
+                    && selecting.get(k).is_some_and(|of| {
+                        of.hosts || of.classes.contains(&a.name) || of.classes.contains(&b.name)
+                    })
+            })
+        };
+        Worlds {
+            before: narrowed(&self.before, &self.selecting[0]),
+            after: narrowed(&self.after, &self.selecting[1]),
+        }
+    }
+}
+
+/// Two worlds, as far as they matter to two ends.
+struct Worlds {
+    before: World,
+    after: World,
+}
+
+impl Worlds {
     /// What decides afterwards where it was decided otherwise before.
     fn reason(&self, flow: &Flow, opened: bool) -> String {
         let after = self.after.explain(flow);

@@ -23,8 +23,10 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.77", "2001:db8:ffff::77"];
 /// Some ends that are alike.
 #[derive(Debug, Clone)]
 pub(super) struct Class {
-    /// For people.
+    /// For people; each has its own.
     pub name: String,
+    /// Of pods.
+    pub namespace: Option<String>,
     /// All of them, by name; of outside none.
     pub members: Vec<String>,
     /// Labels that all of them have, of those that selectors look at.
@@ -97,6 +99,15 @@ pub(super) fn of(before: &World, after: &World) -> Vec<Class> {
     let mut out = seen.pods(before, after);
     out.extend(seen.nodes(before, after));
     out.extend(seen.outside(before, after));
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for c in &out {
+        *names.entry(c.name.clone()).or_default() += 1;
+    }
+    for c in out.iter_mut().filter(|c| names[&c.name] > 1) {
+        if let Some(first) = c.members.first() {
+            c.name = format!("{}, such as {first}", c.name);
+        }
+    }
     out
 }
 
@@ -201,6 +212,7 @@ impl Seen {
                 .entry(format!("{namespace} {look:?}"))
                 .or_insert_with(|| Class {
                     name: namespace.to_owned(),
+                    namespace: Some(namespace.to_owned()),
                     members: Vec::new(),
                     common: BTreeSet::new(),
                     samples: Vec::new(),
@@ -261,6 +273,7 @@ impl Seen {
             let look = format!("{:?}", (self.matched(&node.labels), within, hosts));
             let class = found.entry(look).or_insert_with(|| Class {
                 name: format!("node/{name}"),
+                namespace: None,
                 members: Vec::new(),
                 common: BTreeSet::new(),
                 samples: Vec::new(),
@@ -328,6 +341,7 @@ impl Seen {
         };
         Class {
             name,
+            namespace: None,
             members: Vec::new(),
             common: BTreeSet::new(),
             samples: vec![Sample {

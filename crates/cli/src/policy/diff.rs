@@ -12,6 +12,7 @@ use crate::policy::objects::Objects;
 use crate::policy::{answered, json};
 use crate::run::Console;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Compares; opens the store only if no files say how the cluster is.
@@ -78,32 +79,31 @@ fn compare(
     }
 }
 
+/// Those who get the same from the same are one paragraph.
 fn text(classes: &[Class], changes: &[Change], notes: &[String]) -> String {
     let mut out = String::new();
     for (opened, head) in [(true, "opens"), (false, "closes")] {
-        let mut last = None;
+        let mut by_target: BTreeMap<usize, Vec<String>> = BTreeMap::new();
         for c in changes.iter().filter(|c| c.opened == opened) {
-            if last.is_none() {
-                _ = writeln!(out, "{head}:");
+            let lines = by_target.entry(c.to).or_default();
+            lines.extend(one_change(classes, c));
+        }
+        let mut by_text: Vec<(Vec<String>, BTreeSet<usize>)> = Vec::new();
+        for (to, lines) in by_target {
+            match by_text.iter_mut().find(|(l, _)| *l == lines) {
+                Some((_, targets)) => _ = targets.insert(to),
+                None => by_text.push((lines, BTreeSet::from([to]))),
             }
-            if last != Some(c.to) {
-                _ = writeln!(out, "  to {}", classes[c.to].name);
+        }
+        if !by_text.is_empty() {
+            _ = writeln!(out, "{head}:");
+        }
+        for (lines, targets) in by_text {
+            for to in names(classes, &targets, None) {
+                _ = writeln!(out, "  to {to}");
             }
-            last = Some(c.to);
-            _ = writeln!(out, "    {}", c.what);
-            for from in &c.from {
-                let (from, to) = (&classes[*from], &classes[c.to]);
-                // A node's own pods are never closed to it.
-                let others = from.is_node() && !to.is_node() && !to.is_outside();
-                let which = if others {
-                    " (not of the same node)"
-                } else {
-                    ""
-                };
-                _ = writeln!(out, "      from {}{which}", from.name);
-            }
-            if !c.reason.is_empty() {
-                _ = writeln!(out, "      because {}", c.reason);
+            for line in lines {
+                _ = writeln!(out, "    {line}");
             }
         }
     }
@@ -114,6 +114,60 @@ fn text(classes: &[Class], changes: &[Change], notes: &[String]) -> String {
         _ = writeln!(out, "note: {note}");
     }
     out
+}
+
+fn one_change(classes: &[Class], c: &Change) -> Vec<String> {
+    let mut out = vec![c.what.clone()];
+    let (nodes, others): (BTreeSet<usize>, BTreeSet<usize>) =
+        c.from.iter().partition(|i| classes[**i].is_node());
+    let to = &classes[c.to];
+    // A node's own pods are never closed to it.
+    let which = match to.namespace {
+        Some(_) => " (not of the same node)",
+        None => "",
+    };
+    out.extend(names(classes, &others, Some(c.to)).map(|n| format!("  from {n}")));
+    out.extend(names(classes, &nodes, None).map(|n| format!("  from {n}{which}")));
+    if !c.reason.is_empty() {
+        out.push(format!("  because {}", c.reason));
+    }
+    out
+}
+
+/// Names of classes; all pods, all of a namespace, all outside by one. `but` cannot be among
+/// them if it is alone in its class: it does not talk to itself.
+fn names(
+    classes: &[Class],
+    chosen: &BTreeSet<usize>,
+    but: Option<usize>,
+) -> impl Iterator<Item = String> + use<> {
+    let alone = but.filter(|b| classes[*b].members.len() == 1);
+    let all = |of: &dyn Fn(&Class) -> bool| -> BTreeSet<usize> {
+        let own = classes.iter().enumerate().filter(|(_, c)| of(c));
+        own.map(|(i, _)| i).filter(|i| Some(*i) != alone).collect()
+    };
+    let mut left = chosen.clone();
+    let mut out = Vec::new();
+    let mut take = |group: BTreeSet<usize>, name: String| {
+        if group.len() > 1 && group.is_subset(&left) {
+            left.retain(|i| !group.contains(i));
+            out.push(name);
+        }
+    };
+    let other = if but.is_some() { "other " } else { "" };
+    take(all(&|c| c.namespace.is_some()), format!("every {other}pod"));
+    let namespaces: BTreeSet<&String> = classes
+        .iter()
+        .filter_map(|c| c.namespace.as_ref())
+        .collect();
+    for n in namespaces {
+        let group = all(&|c| c.namespace.as_ref() == Some(n));
+        let pods: usize = group.iter().map(|i| classes[*i].members.len()).sum();
+        take(group, format!("{n}/* ({pods} pods)"));
+    }
+    take(all(&Class::is_outside), "anywhere outside".to_owned());
+    out.extend(left.iter().map(|i| classes[*i].name.clone()));
+    out.into_iter()
 }
 
 fn value(classes: &[Class], changes: &[Change], notes: &[String]) -> Value {

@@ -319,6 +319,16 @@ impl Cluster {
     pub(crate) fn ask(&self, flow: &Flow) -> Explanation {
         let answer = self.0.explain(flow);
         assert_eq!(answer.verdict, self.0.verdict(flow), "{answer}");
+        if let (Target::Address(to), false) = (&flow.to, self.0.services().next().is_some()) {
+            let mut ends = vec![flow.source, *to];
+            ends.extend(flow.original.map(|(a, _)| a));
+            if let End::Workload(k) = &flow.from {
+                let own = Family::BOTH.map(|f| self.0.address(&End::Workload(k.clone()), f));
+                ends.extend(own.into_iter().flatten());
+            }
+            let narrow = self.0.narrowed(&ends, |_| true);
+            assert_eq!(answer.verdict, narrow.verdict(flow), "narrowed: {answer}");
+        }
         answer
     }
 
