@@ -92,7 +92,10 @@ impl Bench {
             match output {
                 Output::Send { conn } => {
                     let at = self.conns.iter().position(|c| *c == conn);
-                    while self.router.pull(conn, 256 << 10, &mut self.scratch) {}
+                    while self
+                        .router
+                        .pull(conn, 256 << 10, &mut self.scratch, self.now)
+                    {}
                     let octets: usize = self.scratch.drain(..).map(|b| b.len()).sum();
                     if let Some(at) = at {
                         self.sent[at] += octets;

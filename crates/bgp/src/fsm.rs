@@ -94,6 +94,8 @@ pub enum Event {
     Update,
     /// 28.
     UpdateError,
+    /// 29 (RFC 9687): the peer has taken nothing for too long.
+    SendHoldTimerExpires,
     /// A ROUTE-REFRESH (RFC 2918): taken as UPDATE is.
     RouteRefresh,
 }

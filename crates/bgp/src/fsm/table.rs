@@ -11,6 +11,12 @@ use super::State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
 use super::{Action, Event as E, State, Transition};
 use crate::error::Code;
 
+/// "Send Hold Timer Expired" (RFC 9687, section 6).
+const SEND_HOLD_TIMER_EXPIRED: Code = Code {
+    code: 8,
+    subcode: 0,
+};
+
 /// What follows from an event in a state.
 ///
 /// [`Action::NotifyGiven`] and [`Action::Deliver`] speak of what came with the event: the
@@ -81,6 +87,7 @@ const fn connect(event: E) -> Transition {
         E::CollisionDump => to(Idle, &[Drop, StopConnectRetry, StopSession]),
         E::NotificationVersionError
         | E::HoldTimerExpires
+        | E::SendHoldTimerExpires
         | E::KeepaliveTimerExpires
         | E::Open
         | E::Notification
@@ -132,6 +139,7 @@ const fn active(event: E) -> Transition {
         E::CollisionDump => to(Idle, &[Drop, StopConnectRetry, StopSession]),
         E::NotificationVersionError
         | E::HoldTimerExpires
+        | E::SendHoldTimerExpires
         | E::KeepaliveTimerExpires
         | E::Open
         | E::Notification
@@ -157,6 +165,18 @@ const fn open_sent(event: E) -> Transition {
                 ZeroRetries,
                 StopConnectRetry,
                 StopSession,
+            ],
+        ),
+        // RFC 9687, section 4.3: nothing can be said to a peer that takes nothing.
+        E::SendHoldTimerExpires => to(
+            Idle,
+            &[
+                Notify(SEND_HOLD_TIMER_EXPIRED),
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
             ],
         ),
         E::HoldTimerExpires => to(
@@ -241,6 +261,18 @@ const fn open_confirm(event: E) -> Transition {
                 StopSession,
             ],
         ),
+        // RFC 9687, section 4.3: nothing can be said to a peer that takes nothing.
+        E::SendHoldTimerExpires => to(
+            Idle,
+            &[
+                Notify(SEND_HOLD_TIMER_EXPIRED),
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
+            ],
+        ),
         E::HoldTimerExpires => to(
             Idle,
             &[
@@ -310,6 +342,19 @@ const fn established(event: E) -> Transition {
                 ZeroRetries,
                 StopConnectRetry,
                 StopSession,
+            ],
+        ),
+        // RFC 9687, section 4.3: nothing can be said to a peer that takes nothing.
+        E::SendHoldTimerExpires => to(
+            Idle,
+            &[
+                Notify(SEND_HOLD_TIMER_EXPIRED),
+                Down,
+                Drop,
+                StopConnectRetry,
+                StopSession,
+                CountRetry,
+                IdleHold,
             ],
         ),
         E::HoldTimerExpires => to(

@@ -4,7 +4,7 @@
 //! the sake of an answer. Never: changes anything.
 
 use super::Router;
-use super::import::{Heard, Refusal};
+use super::import::Refusal;
 use crate::attr::Attributes;
 use crate::decision::{self, Fate, Step};
 use crate::export::{Blocked, Reader};
@@ -121,21 +121,11 @@ impl Router {
 
     /// Why a path was refused, by asking again.
     fn refusal(&self, id: PeerId, prefix: Cidr, received: &Attributes) -> Refusal {
-        let neighbour = &self.rib.neighbours[id.index()];
-        let Some(peer) = self.peer(id) else {
+        let Some(heard) = self.heard(id) else {
             return Refusal::Policy(None);
         };
-        let session = peer.session.as_ref();
-        let heard = Heard {
-            config: &peer.config,
-            kind: neighbour.kind,
-            asn: session.map_or_else(
-                || peer.config.asn.unwrap_or(self.config.asn),
-                |s| s.negotiated.peer_asn,
-            ),
-            local: session.map(|s| s.local),
-        };
-        let answer = peer.config.import.ask(&heard.question(prefix, received));
+        let question = heard.question(prefix, received);
+        let answer = heard.config.import.ask(&question);
         let (_, _, refusal) = self.judge(&heard, received, &answer);
         refusal.unwrap_or(Refusal::Policy(None))
     }

@@ -18,6 +18,7 @@ use crate::rib::{
 use crate::types::{AfiSafi, PathId, PeerKind};
 use crate::wire::NlriBlock;
 use net::{Asn, Cidr, Family};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::IpAddr;
@@ -109,7 +110,7 @@ impl Router {
     /// no route uses are passed over.
     pub fn next_hops(&mut self, states: impl IntoIterator<Item = (IpAddr, HopState)>) {
         let hops = &mut self.rib.attributes.hops;
-        let changed: Vec<_> = states
+        let changed: FxHashSet<_> = states
             .into_iter()
             .filter_map(|(addr, state)| hops.set(addr, state))
             .collect();
@@ -181,20 +182,25 @@ impl Router {
         fits
     }
 
-    /// What import makes of a path; `None` when there is no session.
-    fn from(&self, id: PeerId, family: Family) -> Option<(Heard<'_>, bool)> {
+    /// What import asks about a peer, with or without a session.
+    pub(super) fn heard(&self, id: PeerId) -> Option<Heard<'_>> {
         let peer = self.peer(id)?;
-        let session = peer.session.as_ref()?;
+        Some(Heard {
+            config: &peer.config,
+            kind: self.rib.neighbours[id.index()].kind,
+            asn: peer.asn.or(peer.config.asn).unwrap_or(self.config.asn),
+            local: peer.session.as_ref().map(|s| s.local),
+        })
+    }
+
+    /// The same while the session listens to the family, and whether it has path ids.
+    fn from(&self, id: PeerId, family: Family) -> Option<(Heard<'_>, bool)> {
+        let session = self.peer(id)?.session.as_ref()?;
         if session.disabled[family] {
             return None;
         }
-        let from = Heard {
-            config: &peer.config,
-            kind: session.kind,
-            asn: session.negotiated.peer_asn,
-            local: Some(session.local),
-        };
-        Some((from, session.negotiated.decoding.add_path[family]))
+        let add_path = session.negotiated.decoding.add_path[family];
+        Some((self.heard(id)?, add_path))
     }
 
     /// The attributes and flags that a path gets; held by `known` until it is let go.
@@ -205,9 +211,9 @@ impl Router {
         received: &Attributes,
         known: &mut SmallVec<[(Answer, AttrId, PathFlags); 2]>,
     ) -> (AttrId, PathFlags) {
-        let Some((from, _)) = self.from(id, prefix.family()) else {
-            return (AttrId::default(), PathFlags::REJECTED);
-        };
+        let from = self
+            .heard(id)
+            .expect("paths are judged for peers that are there");
         let answer = from.config.import.ask(&from.question(prefix, received));
         if let Some((_, attributes, flags)) = known.iter().find(|k| k.0 == answer) {
             return (*attributes, *flags);
@@ -463,6 +469,11 @@ impl Router {
                 let mut known = SmallVec::new();
                 let (attributes, flags) = router.judged(id, prefix, &received, &mut known);
                 let flags = path.flags.without(PathFlags::REJECTED).with(flags);
+                if path.flags.has(PathFlags::LONG_STALE) {
+                    let marked = router.marked_stale(attributes);
+                    router.rib.attributes.release(attributes);
+                    return Some((marked, flags));
+                }
                 Some((attributes, flags))
             });
         }

@@ -206,7 +206,7 @@ impl Router {
         }
         let enhanced = session.negotiated.enhanced_refresh;
         match refresh.subtype {
-            RefreshSubtype::Request => self.tell_again(id, family),
+            RefreshSubtype::Request => self.tell_again(id, family, now),
             RefreshSubtype::Begin if enhanced => self.refresh_begins(id, family, now),
             RefreshSubtype::End if enhanced => self.refresh_ends(id, family),
             RefreshSubtype::Begin | RefreshSubtype::End | RefreshSubtype::Other(_) => {}

@@ -5,7 +5,7 @@
 //! queue is full holds the others up for a bounded time only. Never: keeps a queue of
 //! routes.
 
-use super::peers::{Peer, Size};
+use super::peers::{Conn, Peer, Size};
 use super::{ConnId, Event, Output, Router};
 use crate::attr::{Attributes, NextHop};
 use crate::export::{ExportKey, Group, Member};
@@ -121,8 +121,9 @@ impl Outbound {
 
 impl Router {
     /// Takes at least one and about `max` octets to send; the caller writes them in order,
-    /// all. `false`: nothing is left, [`Output::Send`] will be told when there is.
-    pub fn pull(&mut self, conn: ConnId, max: usize, out: &mut Vec<Bytes>) -> bool {
+    /// all, and polls again afterwards, since more is made as queues empty. `false`: nothing
+    /// is left, [`Output::Send`] will be told when there is.
+    pub fn pull(&mut self, conn: ConnId, max: usize, out: &mut Vec<Bytes>, now: Instant) -> bool {
         let Some(peer) = self.current(conn) else {
             return false;
         };
@@ -138,6 +139,7 @@ impl Router {
         c.queued -= taken;
         let more = !c.queue.is_empty();
         c.told = more;
+        c.send_hold = more.then(|| now + send_hold_time(c));
         peer.counters.octets_sent += taken as u64;
         more
     }
@@ -255,10 +257,15 @@ impl Router {
             let peers = &self.peers;
             let full = |m: &Member| queue(peers, m.peer).is_some_and(|q| q >= limit);
             let group = &mut self.out.groups[i];
-            if group.members.iter().any(full) {
+            let slow = group.members.iter().filter(|m| full(m)).count();
+            if slow == group.members.len() {
+                // Nobody waits for anybody; the next pull brings us back here.
+                group.blocked_since = None;
+                return;
+            }
+            if slow > 0 {
                 let since = *group.blocked_since.get_or_insert(now);
-                let waited = now.duration_since(since) >= self.config.slow_peer;
-                if !waited || group.members.iter().all(full) {
+                if now.duration_since(since) < self.config.slow_peer {
                     return;
                 }
                 let slow = group.split(&mut self.rib, full);
@@ -272,17 +279,17 @@ impl Router {
             let members: SmallVec<[PeerId; 8]> = group.members.iter().map(|m| m.peer).collect();
             if !batch.is_empty() {
                 for peer in members {
-                    self.queue_up(peer, |put| batch.for_member(peer, put));
+                    self.queue_up(peer, now, |put| batch.for_member(peer, put));
                 }
             }
             for net in &batch.vacant {
                 self.try_forget(family, *net);
             }
         }
-        self.finish_members(i);
+        self.finish_members(i, now);
     }
 
-    fn queue_up(&mut self, id: PeerId, fill: impl FnOnce(&mut dyn FnMut(Bytes))) {
+    fn queue_up(&mut self, id: PeerId, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Bytes))) {
         let Some(side) = self.session_side(id) else {
             return;
         };
@@ -290,7 +297,7 @@ impl Router {
             let conn = peer.conn_mut(side);
             fill(&mut |octets| conn.push(octets));
         }
-        self.tell_queue(id, side);
+        self.tell_queue(id, side, now);
     }
 
     fn session_side(&self, id: PeerId) -> Option<Side> {
@@ -298,7 +305,7 @@ impl Router {
     }
 
     /// Everything has been told: the marks that members wait for follow.
-    fn finish_members(&mut self, i: usize) {
+    fn finish_members(&mut self, i: usize, now: Instant) {
         let group = &mut self.out.groups[i];
         group.started = true;
         group.settled();
@@ -319,7 +326,7 @@ impl Router {
             if m.end_of_refresh {
                 wire::write_refresh(mark(family, RefreshSubtype::End), &mut octets);
             }
-            self.queue_up(m.peer, |put| put(octets.into()));
+            self.queue_up(m.peer, now, |put| put(octets.into()));
         }
     }
 
@@ -413,7 +420,7 @@ impl Router {
     }
 
     /// The peer wants everything again (RFC 2918, RFC 7313).
-    pub(super) fn tell_again(&mut self, id: PeerId, family: Family) {
+    pub(super) fn tell_again(&mut self, id: PeerId, family: Family, now: Instant) {
         self.tell_anew(id, family);
         let enhanced = self
             .peer(id)
@@ -424,7 +431,7 @@ impl Router {
         }
         let mut octets = Vec::new();
         wire::write_refresh(mark(family, RefreshSubtype::Begin), &mut octets);
-        self.queue_up(id, |put| put(octets.into()));
+        self.queue_up(id, now, |put| put(octets.into()));
         for g in &mut self.out.groups {
             for m in &mut g.members {
                 if g.key.family == family && m.peer == id {
@@ -435,14 +442,14 @@ impl Router {
     }
 
     /// Asks a peer for all of its routes again (RFC 2918); `false` when it cannot.
-    pub fn request_refresh(&mut self, id: PeerId, family: Family) -> bool {
+    pub fn request_refresh(&mut self, id: PeerId, family: Family, now: Instant) -> bool {
         let session = self.peer(id).and_then(|p| p.session.as_ref());
         let can =
             session.is_some_and(|s| s.negotiated.route_refresh && s.negotiated.carries(family));
         if can {
             let mut octets = Vec::new();
             wire::write_refresh(mark(family, RefreshSubtype::Request), &mut octets);
-            self.queue_up(id, |put| put(octets.into()));
+            self.queue_up(id, now, |put| put(octets.into()));
         }
         can
     }
@@ -510,6 +517,13 @@ impl Router {
     pub(super) fn tell_restarted(&mut self, family: Family) {
         self.event(Event::Restarted { family });
     }
+}
+
+/// How long a peer may take nothing before the session ends (RFC 9687, section 5): twice
+/// the hold time, and eight minutes at least.
+pub(super) fn send_hold_time(conn: &Conn) -> Duration {
+    let hold = conn.negotiated.as_ref().map_or(0, |n| n.hold_time);
+    Duration::from_secs((2 * u64::from(hold)).max(480))
 }
 
 /// Ourselves as a next hop for a peer.

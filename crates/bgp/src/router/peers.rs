@@ -11,6 +11,7 @@ use crate::peer::PeerConfig;
 use crate::rib::PeerId;
 use crate::types::{PeerKind, PerFamily, RouterId};
 use bytes::Bytes;
+use net::Asn;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -75,6 +76,8 @@ pub(super) struct Peer {
     pub(super) theirs: Conn,
     pub(super) session: Option<Session>,
     pub(super) router_id: Option<RouterId>,
+    /// Its AS, now or in its last session.
+    pub(super) asn: Option<Asn>,
     /// Paths in the tables, refused ones too.
     pub(super) paths: PerFamily<u32>,
     pub(super) stale: PerFamily<Stale>,
@@ -146,6 +149,8 @@ pub(super) struct Conn {
     pub(super) hold: Option<Instant>,
     pub(super) keepalive: Option<Instant>,
     pub(super) delay_open: Option<Instant>,
+    /// When a peer that takes nothing has had its time (RFC 9687).
+    pub(super) send_hold: Option<Instant>,
 }
 
 impl Conn {
@@ -169,6 +174,7 @@ impl Conn {
             hold: None,
             keepalive: None,
             delay_open: None,
+            send_hold: None,
         }
     }
 
@@ -196,6 +202,7 @@ impl Conn {
             self.hold,
             self.keepalive,
             self.delay_open,
+            self.send_hold,
         ]
         .into_iter()
         .flatten()
@@ -212,6 +219,7 @@ impl Peer {
             theirs: Conn::new(),
             session: None,
             router_id: None,
+            asn: None,
             paths: PerFamily::default(),
             stale: PerFamily::default(),
             errors: 0,

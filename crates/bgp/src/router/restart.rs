@@ -10,7 +10,7 @@ use super::session::End;
 use super::{Config, Event, Router};
 use crate::attr::Community;
 use crate::caps::{GracefulRestart, Negotiated};
-use crate::rib::{Meta, PathFlags, PeerId};
+use crate::rib::{AttrId, Meta, PathFlags, PeerId};
 use crate::types::{AfiSafi, PerFamily};
 use net::Family;
 use std::time::{Duration, Instant};
@@ -248,14 +248,7 @@ impl Router {
             if set.attributes.communities.contains(Community::NO_LLGR) {
                 return None;
             }
-            let mut attributes = set.attributes.clone();
-            attributes.communities.insert(Community::LLGR_STALE);
-            let received = set.meta.received.unwrap_or(path.attributes);
-            let meta = Meta {
-                received: Some(received),
-                ..set.meta
-            };
-            let id = router.rib.attributes.intern(attributes, meta);
+            let id = router.marked_stale(path.attributes);
             Some((id, path.flags.with(PathFlags::LONG_STALE)))
         });
         self.event(Event::Stale {
@@ -263,6 +256,20 @@ impl Router {
             family,
             long: true,
         });
+    }
+}
+
+impl Router {
+    /// The same attributes with LLGR_STALE, held by the caller.
+    pub(super) fn marked_stale(&mut self, id: AttrId) -> AttrId {
+        let set = self.rib.attributes.get(id);
+        let mut attributes = set.attributes.clone();
+        attributes.communities.insert(Community::LLGR_STALE);
+        let meta = Meta {
+            received: Some(set.meta.received.unwrap_or(id)),
+            ..set.meta
+        };
+        self.rib.attributes.intern(attributes, meta)
     }
 }
 

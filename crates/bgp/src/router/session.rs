@@ -4,6 +4,7 @@
 //! implementation (which side starts when, who is damped) is in [`Router::settle`] alone.
 //! Never: reads a message.
 
+use super::outbound::send_hold_time;
 use super::peers::{Peer, Session};
 use super::{ConnId, Event, Output, PeerStatus, Router};
 use crate::caps::{
@@ -245,6 +246,7 @@ impl Router {
         let conn = self.peer_mut(id)?.conn_mut(side);
         let timers = [
             (&mut conn.hold, Fsm::HoldTimerExpires),
+            (&mut conn.send_hold, Fsm::SendHoldTimerExpires),
             (&mut conn.keepalive, Fsm::KeepaliveTimerExpires),
             (&mut conn.delay_open, Fsm::DelayOpenTimerExpires),
             (&mut conn.connect_retry, Fsm::ConnectRetryTimerExpires),
@@ -307,7 +309,7 @@ impl Router {
                 return self.notify(id, side, what);
             }
             Action::IdleHold => return self.idle_hold(id, event, given, now),
-            Action::SendOpen => return self.send_open(id, side),
+            Action::SendOpen => return self.send_open(id, side, now),
             Action::Drop => return self.drop_conn(id, side),
             // Messages are handed on by whoever has them.
             Action::Deliver => return,
@@ -362,14 +364,15 @@ impl Router {
                 conn.hold = None;
                 conn.keepalive = None;
                 conn.delay_open = None;
+                conn.send_hold = None;
             }
             _ => {}
         }
-        self.tell_queue(id, side);
+        self.tell_queue(id, side, now);
     }
 
     /// Tells the caller once that a connection has something to send.
-    pub(super) fn tell_queue(&mut self, id: PeerId, side: Side) {
+    pub(super) fn tell_queue(&mut self, id: PeerId, side: Side, now: Instant) {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -377,6 +380,7 @@ impl Router {
         let conn = peer.conn_mut(side);
         if conn.connected && !conn.told && !conn.queue.is_empty() {
             conn.told = true;
+            conn.send_hold = Some(now + send_hold_time(conn));
             self.outputs.push_back(Output::Send { conn: conn_id });
         }
     }
@@ -457,7 +461,7 @@ impl Router {
         peer.refuse_until = Some(now + wait.min(t.error_wait_max));
     }
 
-    fn send_open(&mut self, id: PeerId, side: Side) {
+    fn send_open(&mut self, id: PeerId, side: Side, now: Instant) {
         let Some(peer) = self.peer(id) else {
             return;
         };
@@ -472,7 +476,7 @@ impl Router {
             conn.push(out.into());
             conn.sent = Some(open);
         }
-        self.tell_queue(id, side);
+        self.tell_queue(id, side, now);
     }
 
     /// The OPEN that we send to a peer.
@@ -568,6 +572,7 @@ impl Router {
         let local = conn.local.unwrap_or(peer.config.addr);
         let kind = peer.config.kind(router_asn, heard.asn);
         peer.router_id = Some(heard.router_id);
+        peer.asn = Some(heard.asn);
         peer.counters.sessions += 1;
         peer.last_error = None;
         peer.dial_after = None;

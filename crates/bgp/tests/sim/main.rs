@@ -1,8 +1,11 @@
 //! Whole routers talking to each other in one process, under a clock of the tests.
 #![expect(unreachable_pub, reason = "modules of one test binary")]
 
+mod exports;
 mod model;
 mod net;
+mod pressure;
+mod restarts;
 mod routes;
 mod sessions;
 mod storm;

@@ -193,7 +193,7 @@ impl Net {
                 Output::Send { conn } => {
                     let mut octets = Vec::new();
                     let max = 1 + self.rng.below(100_000);
-                    while self.nodes[n].router.pull(conn, max, &mut octets) {}
+                    while self.nodes[n].router.pull(conn, max, &mut octets, self.now) {}
                     let all: Vec<u8> = octets.concat();
                     self.send((n, conn), &all);
                 }

@@ -200,7 +200,7 @@ fn trouble(net: &mut Net, model: &mut Model, rng: &mut Rng, prefixes: &[Cidr]) {
             let id = net.peer_id(a, b);
             if !net.nodes[a].dead {
                 let family = Family::BOTH[rng.below(2)];
-                net.with(a, |r, _| r.request_refresh(id, family));
+                net.with(a, |r, now| r.request_refresh(id, family, now));
             }
         }
         9 if !links.is_empty() => {

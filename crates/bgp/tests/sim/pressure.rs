@@ -1,0 +1,212 @@
+//! Peers that do not read, and how much is made for them.
+
+use crate::routes::own;
+use bgp::caps::{Capability, Decoding};
+use bgp::message::{Message, Open};
+use bgp::peer::PeerConfig;
+use bgp::rib::PeerId;
+use bgp::router::{Config, ConnId, Output, Router};
+use bgp::types::{AfiSafi, PerFamily, RouterId};
+use bgp::{Asn, Cidr, Family, wire};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+const LIMIT: usize = 4096;
+
+struct Peer {
+    conn: ConnId,
+    got: BTreeSet<Cidr>,
+    octets: Vec<u8>,
+    updates: usize,
+}
+
+fn router(now: Instant) -> Router {
+    let mut config = Config::new(Asn(1), RouterId(1), 3);
+    config.queue_limit = LIMIT;
+    Router::new(config, now)
+}
+
+fn up(r: &mut Router, n: u32, now: Instant) -> Peer {
+    let mut config = PeerConfig::new(Ipv4Addr::from_bits(0x0a00_0000 + n).into(), Asn(2));
+    config.passive = true;
+    let id: PeerId = r.add_peer(config, now);
+    let local = Ipv4Addr::new(10, 9, 9, 9).into();
+    let conn = r.accepted(id, local, now).expect("it is waited for");
+    let open = Open {
+        asn: Asn(2),
+        hold_time: 0,
+        router_id: RouterId(10 + n),
+        capabilities: vec![
+            Capability::MultiProtocol(AfiSafi::IPV4_UNICAST),
+            Capability::FourOctetAs(Asn(2)),
+        ],
+    };
+    let mut octets = Vec::new();
+    wire::write_open(&open, &mut octets).expect("fits");
+    wire::write_keepalive(&mut octets);
+    r.received(conn, &octets, now);
+    Peer {
+        conn,
+        got: BTreeSet::new(),
+        octets: Vec::new(),
+        updates: 0,
+    }
+}
+
+fn settle(r: &mut Router, now: Instant) {
+    while let Some(output) = r.poll(now) {
+        if output == Output::Routes {
+            while r.take_routes(1000, |_| {}) {}
+        }
+    }
+}
+
+/// Reads up to `max` octets' worth; what it then knows.
+fn read(r: &mut Router, p: &mut Peer, max: usize, now: Instant) -> usize {
+    let mut out = Vec::new();
+    r.pull(p.conn, max, &mut out, now);
+    let taken: Vec<u8> = out.concat();
+    p.octets.extend_from_slice(&taken);
+    let how = Decoding {
+        four_octet_as: true,
+        families: PerFamily {
+            v4: true,
+            v6: false,
+        },
+        ..Decoding::default()
+    };
+    while let Some(len) = wire::frame_len(&p.octets, false).expect("well formed") {
+        let message: Vec<u8> = p.octets.drain(..len).collect();
+        if let Message::Update(u) = wire::read(&message, &how).expect("well formed") {
+            p.updates += 1;
+            for n in u.withdrawn.iter().flat_map(|b| b.iter()) {
+                p.got.remove(&n.prefix);
+            }
+            p.got.extend(
+                u.announced
+                    .iter()
+                    .flat_map(|a| a.nlri.iter())
+                    .map(|n| n.prefix),
+            );
+        }
+    }
+    settle(r, now);
+    taken.len()
+}
+
+fn prefix(i: u32) -> Cidr {
+    Cidr::new(Ipv4Addr::from_bits(0x0b00_0000 + (i << 8)).into(), 24).expect("fits")
+}
+
+fn announce(r: &mut Router, range: std::ops::Range<u32>) {
+    for i in range {
+        r.announce(prefix(i), own(prefix(i)));
+    }
+}
+
+#[test]
+fn nothing_is_made_for_who_does_not_read() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let mut p = up(&mut r, 1, now);
+    settle(&mut r, now);
+    announce(&mut r, 0..50_000);
+    settle(&mut r, now);
+    let before = r
+        .peer_status(p.conn.peer)
+        .expect("there")
+        .counters
+        .octets_sent;
+    // One batch is made beyond the limit at most, whatever changes.
+    for round in 0..20 {
+        for i in 0..50_000 {
+            if i % 20 == round {
+                r.withdraw(prefix(i));
+                r.announce(prefix(i), own(prefix(i)));
+            }
+        }
+        settle(&mut r, now);
+    }
+    let mut taken = 0;
+    let mut out = Vec::new();
+    while r.pull(p.conn, 1000, &mut out, now) {}
+    taken += out.iter().map(bytes::Bytes::len).sum::<usize>();
+    assert!(taken < LIMIT + 8192 * 8, "{taken} octets were waiting");
+    p.octets = out.concat();
+    settle(&mut r, now);
+    while read(&mut r, &mut p, 100_000, now) > 0 {}
+    assert_eq!(p.got.len(), 50_000);
+    assert_eq!(before, 0);
+}
+
+#[test]
+fn a_slow_peer_holds_others_up_for_a_second_and_ends_up_with_the_same() {
+    let mut now = Instant::now();
+    let mut r = router(now);
+    let mut quick = up(&mut r, 1, now);
+    let mut slow = up(&mut r, 2, now);
+    settle(&mut r, now);
+    for p in [&mut quick, &mut slow] {
+        read(&mut r, p, 10_000, now);
+    }
+    assert_eq!(r.size().groups, 1);
+    announce(&mut r, 0..40_000);
+    settle(&mut r, now);
+    while read(&mut r, &mut quick, 10_000, now) > 0 {}
+    assert!(quick.got.len() < 40_000, "the slow one is waited for");
+    let deadline = r.deadline().expect("the wait ends");
+    assert!(deadline <= now + Duration::from_secs(1));
+    now = deadline;
+    r.tick(now);
+    settle(&mut r, now);
+    while read(&mut r, &mut quick, 10_000, now) > 0 {}
+    assert_eq!(quick.got.len(), 40_000);
+    assert_eq!(r.size().groups, 2);
+    for i in 0..1000 {
+        r.withdraw(prefix(i));
+    }
+    settle(&mut r, now);
+    while read(&mut r, &mut quick, 10_000, now) > 0 {}
+    while read(&mut r, &mut slow, 10_000, now) > 0 {}
+    assert_eq!(quick.got, slow.got);
+    assert_eq!(slow.got.len(), 39_000);
+    settle(&mut r, now);
+    assert_eq!(r.size().groups, 1, "they are told the same again");
+    assert_eq!(r.size().known, 39_000);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_for_long_is_given_up() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let p = up(&mut r, 1, now);
+    settle(&mut r, now);
+    announce(&mut r, 0..10);
+    settle(&mut r, now);
+    let at = now + Duration::from_secs(480);
+    while let Some(next) = r.deadline().filter(|d| *d < at) {
+        r.tick(next);
+        assert!(r.poll(next).is_none(), "it has its time");
+    }
+    assert_eq!(r.deadline(), Some(at));
+    r.tick(at);
+    let closed = std::iter::from_fn(|| r.poll(at))
+        .any(|o| matches!(o, Output::Close { conn, .. } if conn == p.conn));
+    assert!(closed);
+}
+
+#[test]
+fn prefixes_of_one_kind_share_messages() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let mut p = up(&mut r, 1, now);
+    settle(&mut r, now);
+    read(&mut r, &mut p, 10_000, now);
+    let before = p.updates;
+    announce(&mut r, 0..2000);
+    settle(&mut r, now);
+    while read(&mut r, &mut p, 10_000, now) > 0 {}
+    assert_eq!((p.got.len(), p.updates - before), (2000, 2));
+    assert_eq!(r.routes(Family::V4).count(), 2000);
+}

@@ -1,0 +1,227 @@
+//! Graceful restart in both roles, for long, and by NOTIFICATION.
+
+use crate::net::Net;
+use crate::routes::{c, own};
+use bgp::attr::Community;
+use bgp::peer::{PeerConfig, Restart};
+use bgp::router::{Config, Event, PathStatus, Restarting};
+use bgp::types::PerFamily;
+use bgp::{Cidr, Family};
+use std::time::Duration;
+
+const UP: Duration = Duration::from_secs(60);
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn restart(time: u64, long: Option<u64>) -> Restart {
+    Restart {
+        time: secs(time),
+        stale_time: secs(60),
+        notification: false,
+        long_lived: long.map(secs),
+    }
+}
+
+/// Two routers; the second announces two prefixes to the first.
+fn pair(change: impl Fn(usize, &mut PeerConfig)) -> (Net, usize, usize, [Cidr; 2]) {
+    let mut net = Net::new(1);
+    let (a, b) = (net.router(1), net.router(2));
+    net.peer(a, b, |n, p| change(n, p));
+    net.until(UP, "up", Net::all_up);
+    let both = [c("10.1.0.0/16"), c("fd01::/64")];
+    for p in both {
+        net.with(b, |r, _| r.announce(p, own(p)));
+    }
+    net.run(secs(1));
+    (net, a, b, both)
+}
+
+fn uses(net: &Net, n: usize, p: Cidr) -> bool {
+    net.nodes[n].router.best(p).is_some()
+}
+
+fn back(net: &mut Net, n: usize, kept: bool) {
+    let old = net.nodes[n].router.config().clone();
+    let restarting = Some(Restarting {
+        forwarding: PerFamily { v4: kept, v6: kept },
+        deferral: secs(30),
+        absent: secs(5),
+    });
+    net.revive(n, Config { restarting, ..old });
+}
+
+#[test]
+fn routes_of_a_restarting_peer_stay_until_it_has_said_all() {
+    let (mut net, a, b, [kept, dropped]) = pair(|_, p| p.restart = Some(restart(20, None)));
+    net.kill(b);
+    net.run(secs(10));
+    assert!(uses(&net, a, kept) && uses(&net, a, dropped));
+    assert!(net.nodes[a].router.explain(kept).expect("there").paths[0].stale);
+    back(&mut net, b, true);
+    net.with(b, |r, _| r.announce(kept, own(kept)));
+    // Nothing but End-of-RIB ends it; the first was that of the first session.
+    net.until(UP, "complete", |net| {
+        let v6 = |e: &&Event| {
+            matches!(
+                e,
+                Event::EndOfRib {
+                    family: Family::V6,
+                    ..
+                }
+            )
+        };
+        let complete = net.nodes[a].events.iter().filter(v6).count() == 2;
+        assert!(uses(net, a, kept) && (complete || uses(net, a, dropped)));
+        complete
+    });
+    net.run(secs(1));
+    assert!(uses(&net, a, kept) && !uses(&net, a, dropped));
+    assert!(!net.nodes[a].router.explain(kept).expect("there").paths[0].stale);
+}
+
+#[test]
+fn what_was_not_forwarded_goes_when_the_peer_is_back() {
+    let (mut net, a, b, [p, _]) = pair(|_, p| p.restart = Some(restart(20, None)));
+    net.kill(b);
+    net.run(secs(3));
+    assert!(uses(&net, a, p));
+    back(&mut net, b, false);
+    net.until(UP, "up again", Net::all_up);
+    net.run(Duration::from_millis(100));
+    assert!(!uses(&net, a, p));
+}
+
+#[test]
+fn a_peer_that_stays_away_loses_its_routes_in_time() {
+    for time in [5, 30] {
+        let (mut net, a, b, [p, _]) = pair(|_, c| c.restart = Some(restart(time, None)));
+        net.kill(b);
+        net.run(secs(time - 1));
+        assert!(uses(&net, a, p));
+        net.run(secs(2));
+        assert!(!uses(&net, a, p) && !net.nodes[a].kernel.contains_key(&p));
+    }
+}
+
+#[test]
+fn without_it_routes_go_with_the_session() {
+    let (mut net, a, b, [p, _]) = pair(|n, c| c.restart = (n == 0).then(|| restart(20, None)));
+    net.kill(b);
+    assert!(!uses(&net, a, p));
+}
+
+#[test]
+fn for_long_they_are_the_last_choice_and_marked() {
+    let mut net = Net::new(3);
+    let (a, b, d, rr) = (net.router(1), net.router(2), net.router(3), net.router(1));
+    let long = |_: usize, p: &mut PeerConfig| p.restart = Some(restart(5, Some(100)));
+    net.peer(a, b, long);
+    net.peer(a, d, long);
+    net.peer(a, rr, |_, p| p.restart = Some(restart(5, None)));
+    net.until(UP, "up", Net::all_up);
+    let (p, alone, not) = (c("10.1.0.0/16"), c("10.2.0.0/16"), c("10.3.0.0/16"));
+    for x in [p, alone, not] {
+        let mut route = own(x);
+        if x == not {
+            route.attributes.communities.insert(Community::NO_LLGR);
+        }
+        net.with(b, |r, _| r.announce(x, route));
+    }
+    // d's path is longer, so b's is best while it is fresh.
+    let mut worse = own(p);
+    worse.attributes.as_path = worse.attributes.as_path.prepend(bgp::Asn(9), 1);
+    net.with(d, |r, _| r.announce(p, worse));
+    net.run(secs(1));
+    let (from_b, from_d) = (net.peer_id(a, b), net.peer_id(a, d));
+    let best = |net: &Net, p| net.nodes[a].router.best(p).map(|r| r.peer);
+    assert_eq!(best(&net, p), Some(from_b));
+    assert!(uses(&net, rr, alone));
+    net.kill(b);
+    net.run(secs(7));
+    assert_eq!(best(&net, p), Some(from_d));
+    assert_eq!(best(&net, alone), Some(from_b));
+    assert_eq!(best(&net, not), None);
+    let why = net.nodes[a].router.explain(p).expect("there");
+    let lost = why.paths.iter().find(|x| x.peer == from_b).expect("kept");
+    assert_eq!(lost.status, PathStatus::Lost(bgp::decision::Step::NotStale));
+    // d knows what stale means, and is told with the mark; rr does not, and is not told.
+    let at_d = net.nodes[d].router.best(alone).expect("told");
+    assert!(at_d.attributes.communities.contains(Community::LLGR_STALE));
+    assert!(!uses(&net, rr, alone));
+    net.run(secs(100));
+    assert_eq!(best(&net, alone), None);
+    assert!(!uses(&net, d, alone));
+}
+
+#[test]
+fn a_reset_keeps_routes_where_both_agree_and_a_shutdown_does_not() {
+    for agree in [true, false] {
+        let (mut net, a, b, [p, _]) = pair(|_, c| {
+            c.restart = Some(Restart {
+                notification: agree,
+                ..restart(20, None)
+            });
+        });
+        net.down.insert((a, b));
+        let id = net.peer_id(b, a);
+        net.with(b, |r, now| r.reset_peer(id, "", now));
+        net.run(secs(1));
+        assert_eq!(uses(&net, a, p), agree);
+    }
+    let (mut net, a, b, [p, _]) = pair(|_, c| {
+        c.restart = Some(Restart {
+            notification: true,
+            ..restart(20, None)
+        });
+    });
+    let id = net.peer_id(b, a);
+    let mut config = net.nodes[b].router.peer_config(id).expect("there").clone();
+    config.shutdown = Some("bye".into());
+    net.with(b, |r, now| r.configure_peer(id, config, now));
+    net.run(secs(1));
+    assert!(!uses(&net, a, p));
+}
+
+#[test]
+fn we_choose_and_tell_only_when_all_live_peers_have_said_all() {
+    let mut net = Net::new(5);
+    let (a, b, d, gone) = (net.router(1), net.router(2), net.router(3), net.router(4));
+    for other in [b, d, gone] {
+        net.peer(a, other, |_, p| p.restart = Some(restart(60, None)));
+    }
+    net.until(UP, "up", Net::all_up);
+    let p = c("10.1.0.0/16");
+    net.with(b, |r, _| r.announce(p, own(p)));
+    net.run(secs(1));
+    assert!(uses(&net, d, p));
+    net.kill(a);
+    net.kill(gone);
+    net.nodes[a].kernel.clear();
+    net.run(secs(2));
+    let before = net.now;
+    back(&mut net, a, true);
+    let up = |net: &Net| {
+        net.nodes[a]
+            .router
+            .peers()
+            .filter(|p| p.since.is_some())
+            .count()
+            == 2
+    };
+    net.until(UP, "back", up);
+    net.run(Duration::from_millis(200));
+    assert!(net.nodes[a].router.is_restarting(Family::V4));
+    assert!(net.nodes[a].kernel.is_empty() && uses(&net, d, p));
+    net.until(UP, "over", |net| {
+        !net.nodes[a].router.is_restarting(Family::V4)
+    });
+    // The dead peer held it up for five seconds, not for the thirty of the deferral.
+    let took = net.now - before;
+    assert!(took < secs(8), "{took:?}");
+    net.run(secs(1));
+    assert!(net.nodes[a].kernel.contains_key(&p) && uses(&net, d, p));
+    let path = net.nodes[d].router.explain(p).expect("there");
+    assert!(!path.paths[0].stale);
+}
