@@ -3,7 +3,7 @@
 //! Promises: names each host endpoint that some policy, or the want of any, closes. Never: proves that a
 //! host stays within reach; it looks at defaults, not at packets.
 
-use crate::convert::{DEFAULT_ALLOW, updates};
+use crate::convert::updates;
 use crate::kinds::endpoint::HostEndpoint;
 use crate::kinds::policy::Tier;
 use crate::resource::Resource;
@@ -17,7 +17,7 @@ pub struct Closed {
     pub host: String,
     /// The machine.
     pub node: String,
-    /// The GlobalNetworkPolicy that closes it; absent where none applies and no profile allows.
+    /// The GlobalNetworkPolicy that closes it; absent where none applies and there is no profile.
     pub policy: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Closed {
             ),
             None => write!(
                 f,
-                "HostEndpoint({host}) has no policy and no profile that allows: node {node} drops everything"
+                "HostEndpoint({host}) has neither a policy nor a profile: node {node} drops everything"
             ),
         }
     }
@@ -55,7 +55,7 @@ pub fn closed_hosts(policies: &[Resource], hosts: &[HostEndpoint], tiers: &[Tier
                 out.push(of(Some(name)));
             }
         }
-        if !any && !h.spec.profiles.iter().any(|p| p == DEFAULT_ALLOW) {
+        if !any && h.spec.profiles.is_empty() {
             out.push(of(None));
         }
     }

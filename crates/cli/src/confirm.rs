@@ -139,7 +139,11 @@ impl Guard {
 /// The moment, and how far ahead it is.
 fn when(p: &Pending, now: Timestamp) -> String {
     let left = p.deadline.duration_since(now).as_secs_f64().round();
-    format!("at {:.0} (in {left}s)", p.deadline)
+    if left < 0.0 {
+        format!("at {:.0} ({}s ago)", p.deadline, -left)
+    } else {
+        format!("at {:.0} (in {left}s)", p.deadline)
+    }
 }
 
 pub(crate) fn run(

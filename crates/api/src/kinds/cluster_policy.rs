@@ -50,8 +50,10 @@ record! {
     pub struct NamespacedPod {
         /// Of the namespaces.
         pub namespace_selector: LabelSelector,
-        /// Of the pods.
-        pub pod_selector: LabelSelector,
+        always {
+            /// Of the pods.
+            pub pod_selector: LabelSelector,
+        }
     }
 }
 

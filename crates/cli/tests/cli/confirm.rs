@@ -163,7 +163,7 @@ fn closing_a_host_is_warned_of() {
         .replace("role: front", "role: none");
     let r = b.run_with(&bare, &["apply", "-f", "-"]);
     assert!(
-        r.ok && r.err.contains("no policy and no profile that allows"),
+        r.ok && r.err.contains("neither a policy nor a profile"),
         "{r:?}"
     );
 }
