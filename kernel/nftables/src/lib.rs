@@ -1,4 +1,4 @@
-//! Rulesets, sets, maps and transactions of nf_tables: one table of family `inet`.
+//! Rulesets, sets, maps and transactions of nf_tables: one table of family `inet` or `arp`.
 //!
 //! Promises: converges to the desired table from whatever the kernel holds, touching only what
 //! differs; all of a plan takes effect at once or not at all; a failed plan stays in the next

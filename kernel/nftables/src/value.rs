@@ -1,4 +1,4 @@
-//! What a ruleset is made of: chains, rules, matches, statements, sets and their elements.
+//! What a ruleset is made of: chains, rules, matches and statements.
 //!
 //! Promises: a value that exists can be programmed (names fit, lists are non-empty, of one
 //! family and free of overlaps), and equal values are equal rules.
