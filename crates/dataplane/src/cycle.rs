@@ -10,13 +10,13 @@ use crate::handle::Command;
 use crate::links::{Change, Links, tunnel_name};
 use crate::routes::{Claims, Routes, Standing};
 use crate::rules::Rules;
-use crate::{Error, Handle, Options, Pending, Report, State};
+use crate::{Error, Faults, Handle, Options, Pending, Report, State};
 use desired::{Delta, WorkloadPolicy};
 use model::WorkloadKey;
 use net::Family;
 use netlink::netns::{NetNs, Worker};
-use nftables::Notice;
 use nftables::conntrack::Conntrack;
+use nftables::{Notice, TableFamily};
 use render::{Changes, Renderer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -37,6 +37,7 @@ enum Event {
     Link(link::Event),
     Route(route::Event),
     Rules(Notice),
+    Arp(Notice),
     Connections(Answer),
     Tick,
 }
@@ -49,6 +50,8 @@ pub(crate) struct Cycle {
     resync: Duration,
     renderer: Renderer,
     rules: Rules,
+    /// The table of family `arp`.
+    arp: Rules,
     links: Links,
     link_events: link::Monitor,
     routes: Routes,
@@ -72,12 +75,17 @@ impl Cycle {
         inbox: UnboundedReceiver<Command>,
         options: Options,
         ns: &NetNs,
+        faults: Option<Faults>,
     ) -> Result<Self, Error> {
         let worker = Worker::new(ns)?;
         let metrics = handle.metrics().clone();
-        let (rules, connections) = worker.run(move || {
-            let rules = Rules::open(options.table, metrics)?;
-            Ok::<_, netlink::NetlinkError>((rules, Conntrack::open()?))
+        let (rules, arp, connections) = worker.run(move || {
+            let of = |family| Rules::open(family, options.table.clone(), metrics.clone());
+            let (mut rules, arp) = (of(TableFamily::Inet)?, of(TableFamily::Arp)?);
+            if let Some(f) = faults {
+                rules.inject(f.0);
+            }
+            Ok::<_, netlink::NetlinkError>((rules, arp, Conntrack::open()?))
         })?;
         // Listening begins before reading, so that nothing is missed in between.
         let link_events = link::Monitor::open_in(ns)?;
@@ -97,6 +105,7 @@ impl Cycle {
             resync: options.resync,
             renderer,
             rules,
+            arp,
             links,
             link_events,
             routes,
@@ -142,6 +151,7 @@ impl Cycle {
             e = self.link_events.next() => Event::Link(e?),
             e = self.route_events.next() => Event::Route(e?),
             n = self.rules.changed(), if self.in_sync => Event::Rules(n?),
+            n = self.arp.changed(), if self.in_sync => Event::Arp(n?),
             Some(a) = self.connections.answer() => Event::Connections(a),
             () = tokio::time::sleep_until(wake.into()) => Event::Tick,
         })
@@ -182,15 +192,23 @@ impl Cycle {
                 self.routes.event(e, &self.links, Instant::now());
                 return Ok(self.routes.is_dirty());
             }
-            Event::Rules(Notice::Quiet) => return Ok(false),
+            Event::Rules(Notice::Quiet) | Event::Arp(Notice::Quiet) => return Ok(false),
             Event::Rules(_) => {
-                self.handle.metrics().nft_repairs.inc();
-                tracing::warn!("somebody else changed our table: repairing");
+                self.repairing();
                 self.rules.reread();
+            }
+            Event::Arp(_) => {
+                self.repairing();
+                self.arp.reread();
             }
             Event::Tick => self.tick()?,
         }
         Ok(true)
+    }
+
+    fn repairing(&self) {
+        self.handle.metrics().nft_repairs.inc();
+        tracing::warn!("somebody else changed our table: repairing");
     }
 
     fn delta(&mut self, delta: Delta) {
@@ -217,6 +235,9 @@ impl Cycle {
     fn absorb(&mut self, changes: Changes) {
         for edit in changes.table {
             self.rules.edit(edit);
+        }
+        for edit in changes.arp {
+            self.arp.edit(edit);
         }
         for (name, interface) in changes.interfaces {
             self.links.want(name, interface);
@@ -289,6 +310,7 @@ impl Cycle {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.rules.retry();
+            self.arp.retry();
             self.links.retry();
             self.routes.retry();
         }
@@ -298,6 +320,7 @@ impl Cycle {
             self.links.read()?;
             self.rebind();
             self.rules.reread();
+            self.arp.reread();
             self.routes.reread();
         }
         Ok(())
@@ -311,8 +334,10 @@ impl Cycle {
         if self.links.sync_tunnels(&self.renderer) {
             self.routes.retry();
         }
-        if self.rules.is_dirty() {
-            self.rules.sync();
+        for rules in [&mut self.rules, &mut self.arp] {
+            if rules.is_dirty() {
+                rules.sync();
+            }
         }
         let interfaces = self.links.sync_workloads();
         let owners = interfaces.iter().filter_map(|i| self.renderer.owner(*i));
@@ -328,7 +353,8 @@ impl Cycle {
                 failed = true;
             }
         }
-        let dirty = self.rules.dirty() + self.links.dirty() + self.routes.dirty();
+        let rules = self.rules.dirty() + self.arp.dirty();
+        let dirty = rules + self.links.dirty() + self.routes.dirty();
         failed |= dirty > 0;
         // After the routes: what left may not begin a connection anew.
         self.connections.forget(left);

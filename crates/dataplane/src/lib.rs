@@ -65,6 +65,17 @@ pub enum Error {
     Thread(#[source] std::io::Error),
 }
 
+type AskFault = dyn FnMut(&nftables::Plan) -> Option<nftables::Fault> + Send;
+
+/// What decides which transactions fail, in tests.
+struct Faults(Box<AskFault>);
+
+impl std::fmt::Debug for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("faults")
+    }
+}
+
 /// The loop, before it runs.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -72,6 +83,7 @@ pub struct Dataplane {
     options: Options,
     ns: NetNs,
     inbox: tokio::sync::mpsc::UnboundedReceiver<handle::Command>,
+    faults: Option<Faults>,
 }
 
 impl Dataplane {
@@ -90,7 +102,16 @@ impl Dataplane {
             options,
             ns,
             inbox,
+            faults: None,
         })
+    }
+
+    /// Has transactions fail as the function says: for tests of what comes of it.
+    pub fn inject(
+        &mut self,
+        faults: impl FnMut(&nftables::Plan) -> Option<nftables::Fault> + Send + 'static,
+    ) {
+        self.faults = Some(Faults(Box::new(faults)));
     }
 
     /// By which it is fed, asked and stopped.
@@ -106,7 +127,8 @@ impl Dataplane {
     /// When a socket cannot be opened or read. What the kernel refuses is no error: it is
     /// reported, and tried again.
     pub async fn run(self) -> Result<(), Error> {
-        cycle::Cycle::open(self.handle, self.inbox, self.options, &self.ns)?
+        let faults = self.faults;
+        cycle::Cycle::open(self.handle, self.inbox, self.options, &self.ns, faults)?
             .run()
             .await
     }

@@ -8,7 +8,7 @@ use crate::Metrics;
 use netlink::NetlinkError;
 use nftables::{
     ApplyError, Chain, ChainName, IfPattern, Match, Notice, Op, Plan, Rule, Set, SetKind, SetName,
-    Statement, Sys, Table, TableName, Text, Verdict,
+    Statement, Sys, Table, TableFamily, TableName, Text, Verdict,
 };
 use render::TableEdit;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,10 +59,14 @@ fn closed() -> Chain {
 
 impl Rules {
     /// Opens in the namespace of the calling thread.
-    pub(crate) fn open(name: TableName, metrics: Metrics) -> Result<Self, NetlinkError> {
+    pub(crate) fn open(
+        family: TableFamily,
+        name: TableName,
+        metrics: Metrics,
+    ) -> Result<Self, NetlinkError> {
         Ok(Self {
-            sys: Sys::open(name.clone())?,
-            table: Table::new(name),
+            sys: Sys::open_of(family, name.clone())?,
+            table: Table::of(family, name),
             read: false,
             refused: BTreeMap::new(),
             refused_sets: BTreeMap::new(),
@@ -71,6 +75,11 @@ impl Rules {
             error: None,
             metrics,
         })
+    }
+
+    /// Has transactions fail as the function says.
+    pub(crate) fn inject(&mut self, faults: Box<crate::AskFault>) {
+        self.sys.inject(faults);
     }
 
     /// Takes note of a change; the next [`Rules::sync`] writes it.

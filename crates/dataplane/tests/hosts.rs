@@ -603,6 +603,65 @@ fn services_that_nobody_serves_and_ip_in_ip() {
 }
 
 #[test]
+fn the_host_does_not_answer_for_a_pods_own_address() {
+    let mut w = world(open());
+    let arp = |node: &Node| node.nft(&["list", "table", "arp", "manx"]);
+    until("the address", || {
+        arp(&w.node).contains("\"cali-a\" . 10.65.0.2")
+    });
+    // Asked about a pod's address while the route to it leads elsewhere, it would.
+    w.node.running.take().expect("it runs").stop();
+    w.node.ip(&["route", "del", A4]);
+    w.a.ns
+        .run(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/arp_accept", "0"))
+        .expect("enter")
+        .expect("a sysctl");
+    let asks = |address: &str| {
+        let mut ping = w.a.ns.command("ping").expect("namespace");
+        let out = ping.args(["-c1", "-W1", "-I", "eth0", address]).output();
+        drop(out.expect("ping"));
+        output(&w.a.ns, "ip", &["neigh", "show", address])
+    };
+    output(
+        &w.a.ns,
+        "ip",
+        &["addr", "del", "10.65.0.2/32", "dev", "eth0"],
+    );
+    output(
+        &w.a.ns,
+        "ip",
+        &["addr", "add", "10.65.0.77/32", "dev", "eth0"],
+    );
+    output(
+        &w.a.ns,
+        "ip",
+        &["route", "add", "10.65.0.0/24", "dev", "eth0"],
+    );
+    let own = asks(A4);
+    assert!(!own.contains("ee:ee:ee:ee:ee:ee"), "its own: {own}");
+    w.node.nft(&["delete", "table", "arp", "manx"]);
+    until("so it would be without", || {
+        asks(A4).contains("ee:ee:ee:ee:ee:ee")
+    });
+    until("another's", || asks(B4).contains("ee:ee:ee:ee:ee:ee"));
+    w.node.start();
+    let whole = delta(&Desired::default(), &w.node.state);
+    w.node.handle().apply(whole).expect("it runs");
+    w.node.handle().in_sync().expect("it runs");
+    until("there again", || {
+        w.node.nft(&["list", "tables"]).contains("arp manx")
+    });
+    w.node.nft(&["delete", "table", "arp", "manx"]);
+    until("repaired", || {
+        let tables = w.node.nft(&["list", "tables"]);
+        tables.contains("arp manx") && arp(&w.node).contains("10.65.0.2")
+    });
+    w.node
+        .change(|d| drop(d.workloads.remove(&workload_key("a"))));
+    until("gone", || !arp(&w.node).contains("10.65.0.2"));
+}
+
+#[test]
 fn counters_survive_their_neighbours() {
     let mut w = world(open());
     let one = |port: &str, note: &str| {

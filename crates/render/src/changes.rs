@@ -120,6 +120,8 @@ pub struct NodeSysctl {
 pub struct Changes {
     /// Of our table; one transaction.
     pub table: Vec<TableEdit>,
+    /// Of our table of family `arp`.
+    pub arp: Vec<TableEdit>,
     /// Routes, by destination.
     pub routes: BTreeMap<Cidr, Option<Route>>,
     /// Host sides of workloads' links.

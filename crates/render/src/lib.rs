@@ -6,6 +6,7 @@
 //!
 //! Never: does I/O, reads a clock, knows what the kernel holds.
 
+mod arp;
 mod base;
 mod changes;
 mod endpoint;

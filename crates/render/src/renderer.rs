@@ -11,7 +11,7 @@ use crate::library::{Library, Needs, User};
 use crate::name::{self, fixed_set};
 use crate::role::{Flavour, Role};
 use crate::stacks::Stacks;
-use crate::{ROUTE_PROTOCOL, base};
+use crate::{ROUTE_PROTOCOL, arp, base};
 use desired::{
     Delta, Globals, HostPolicy, Member, RouteTarget, SetChange, SetId, SetKind, Spoofing, Tunnel,
     Vtep, WorkloadPolicy,
@@ -29,6 +29,8 @@ struct Live {
     /// The stack that it goes through, by direction.
     stacks: [Option<ChainName>; 2],
     sources: bool,
+    /// Addresses for which the host does not answer there.
+    own: BTreeSet<Element>,
 }
 
 /// What a step touched, before it is rendered.
@@ -183,6 +185,7 @@ impl Renderer {
         let new = new.unwrap_or_else(|| self.globals.clone());
         let old = std::mem::replace(&mut self.globals, new.clone());
         if first {
+            out.arp.extend(arp::begin());
             for role in Role::WORKLOAD {
                 let (map, kind) = (fixed_set(role.map()), nftables::SetKind::IfNameVerdict);
                 out.table.push(TableEdit::Set(map, kind, Vec::new()));
@@ -441,6 +444,9 @@ impl Renderer {
         if self.globals.spoofing == Spoofing::Any {
             live.sources = edit_sources(interface, &w, live.sources, &mut out.table);
         }
+        let own = arp::members(&w);
+        out.arp.extend(arp::exchange(&live.own, &own));
+        live.own = own;
         self.live.insert(interface, live);
         if whole {
             out.interfaces
@@ -449,18 +455,19 @@ impl Renderer {
     }
 
     fn close(&mut self, interface: IfName, live: Live, out: &mut Changes) {
-        for (first, role) in live.stacks.into_iter().zip(Role::WORKLOAD) {
+        for (first, role) in live.stacks.iter().zip(Role::WORKLOAD) {
             let Some(first) = first else { continue };
             out.table.push(TableEdit::Elements {
                 set: fixed_set(role.map()),
                 add: Vec::new(),
-                remove: vec![entry(interface, &first)],
+                remove: vec![entry(interface, first)],
             });
-            self.stacks.leave(&first, &mut out.table);
+            self.stacks.leave(first, &mut out.table);
         }
         if live.sources {
             close_sources(interface, &mut out.table);
         }
+        out.arp.extend(arp::exchange(&live.own, &BTreeSet::new()));
         out.interfaces.insert(interface, None);
     }
 

@@ -384,6 +384,7 @@ fn interfaces() -> impl Strategy<Value = render::Interfaces> {
 #[derive(Debug, PartialEq)]
 struct Outcome {
     table: Ruleset,
+    arp: Ruleset,
     routes: BTreeMap<Cidr, Route>,
     interfaces: BTreeMap<net::IfName, Interface>,
 }
@@ -392,6 +393,7 @@ impl Outcome {
     fn empty() -> Self {
         Self {
             table: empty(),
+            arp: empty(),
             routes: BTreeMap::new(),
             interfaces: BTreeMap::new(),
         }
@@ -406,6 +408,10 @@ impl Outcome {
         for e in &changes.table {
             strict(e, &self.table);
             e.apply(&mut self.table);
+        }
+        for e in &changes.arp {
+            strict(e, &self.arp);
+            e.apply(&mut self.arp);
         }
         for (k, v) in changes.routes {
             match v {

@@ -15,6 +15,8 @@ use state::{delta, iface};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -93,6 +95,37 @@ pub struct Node {
     pub state: Desired,
     pub running: Option<Running>,
     grace: Duration,
+    /// Whether transactions fail now and then.
+    pub faulty: Arc<AtomicBool>,
+    /// How often they did.
+    pub failed: Arc<AtomicUsize>,
+}
+
+/// What goes wrong with one transaction of a few.
+fn faults(
+    on: Arc<AtomicBool>,
+    failed: Arc<AtomicUsize>,
+) -> impl FnMut(&nftables::Plan) -> Option<nftables::Fault> + Send {
+    use nftables::Fault;
+    let mut n: usize = 0;
+    move |plan| {
+        n += 1;
+        if !on.load(Ordering::Relaxed) || !n.is_multiple_of(2) {
+            return None;
+        }
+        failed.fetch_add(1, Ordering::Relaxed);
+        let errno = netlink::Errno::ENOMEM;
+        let at = n.wrapping_mul(7919) % plan.ops.len().max(1);
+        Some(match n / 2 % 5 {
+            0 | 1 => Fault::Refuse {
+                index: Some(at),
+                errno,
+            },
+            2 => Fault::Refuse { index: None, errno },
+            3 => Fault::LoseAnswer,
+            _ => Fault::LoseNotices,
+        })
+    }
 }
 
 impl Node {
@@ -132,6 +165,8 @@ impl Node {
             state: Desired::default(),
             running: None,
             grace: Duration::from_secs(10),
+            faulty: Arc::default(),
+            failed: Arc::default(),
         };
         node.start();
         node.set(state);
@@ -175,7 +210,8 @@ impl Node {
             route_grace: self.grace,
             ..Options::default()
         };
-        let dataplane = Dataplane::new(options).expect("a namespace");
+        let mut dataplane = Dataplane::new(options).expect("a namespace");
+        dataplane.inject(faults(self.faulty.clone(), self.failed.clone()));
         let handle = dataplane.handle();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
