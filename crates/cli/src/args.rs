@@ -255,7 +255,7 @@ pub struct WhyArgs {
     #[arg(long, value_name = "PORT")]
     pub source_port: Option<u16>,
     /// 4 or 6; the first that both ends have when left out
-    #[arg(long, value_name = "4|6", value_parser = clap::value_parser!(u8).range(4..=6))]
+    #[arg(long, value_name = "4|6", value_parser = family)]
     pub family: Option<u8>,
     /// Also show every rule that was asked, and why it did not match
     #[arg(long)]
@@ -615,6 +615,15 @@ pub struct VersionArgs {
     /// This program's alone, without a datastore
     #[arg(long)]
     pub client: bool,
+}
+
+/// 4 or 6.
+fn family(text: &str) -> Result<u8, String> {
+    match text {
+        "4" => Ok(4),
+        "6" => Ok(6),
+        _ => Err("write 4 or 6".to_owned()),
+    }
 }
 
 /// Go's spelling of durations, as far as anybody needs it here.
