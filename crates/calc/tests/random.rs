@@ -7,6 +7,8 @@ use calc::{NatExclusions, NodeConfig};
 use model::*;
 use net::{Cidr, Family, Mac, PortRange, Protocol};
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use support::vocabulary::*;
 use support::{ME, Run, World};
@@ -532,36 +534,62 @@ fn cases() -> u32 {
         .unwrap_or(160)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, max_shrink_iters: 4000, ..ProptestConfig::default() })]
-    #[test]
-    fn steps_equal_scratch_equal_oracle(steps in prop::collection::vec(step(), 1..120)) {
-        let mut world = World::default();
-        let mut run = Run::default();
-        for step in steps.into_iter().chain([Step::Flush]) {
-            match step {
-                Step::Update(u) => {
-                    world.update(&u);
-                    run.calc.update(*u);
-                }
-                Step::Config(c) => {
-                    world.config = (*c).clone();
-                    run.calc.set_config(*c);
-                }
-                Step::Flush => {
-                    run.flush();
-                    world.check(&run.desired);
-                    prop_assert_eq!(&run.desired, &world.fresh());
-                }
+/// The seed of this run: `CALC_SEED`, or another one each time.
+fn seed() -> u64 {
+    let stated = std::env::var("CALC_SEED").ok().and_then(|s| s.parse().ok());
+    let any = || std::hash::RandomState::new().build_hasher().finish();
+    stated.unwrap_or_else(any)
+}
+
+#[test]
+fn steps_equal_scratch_equal_oracle() {
+    let seed = seed();
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let steps = prop::collection::vec(step(), 1..120);
+    let result = runner.run(&steps, |steps| {
+        walk(steps);
+        Ok(())
+    });
+    if let Err(e) = result {
+        panic!("CALC_SEED={seed} PROPTEST_CASES={}: {e}", cases());
+    }
+}
+
+fn walk(steps: Vec<Step>) {
+    let mut world = World::default();
+    let mut run = Run::default();
+    for step in steps.into_iter().chain([Step::Flush]) {
+        match step {
+            Step::Update(u) => {
+                world.update(&u);
+                run.calc.update(*u);
+            }
+            Step::Config(c) => {
+                world.config = (*c).clone();
+                run.calc.set_config(*c);
+            }
+            Step::Flush => {
+                run.flush();
+                world.check(&run.desired);
+                assert_eq!(run.desired, world.fresh());
             }
         }
-        // And everything goes again.
-        for u in world.towards(&World::default()) {
-            run.calc.update(u);
-        }
-        run.flush();
-        let mut left = run.desired;
-        left.globals = None;
-        prop_assert_eq!(left, desired::Desired::default());
     }
+    // And everything goes again.
+    for u in world.towards(&World::default()) {
+        run.calc.update(u);
+    }
+    run.flush();
+    let mut left = run.desired;
+    left.globals = None;
+    assert_eq!(left, desired::Desired::default());
 }
