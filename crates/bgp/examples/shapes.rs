@@ -4,6 +4,8 @@
 //! took of a processor from the first octet of the peers until the last octet for whoever
 //! listens was pulled, and what the tables take.
 
+#![expect(clippy::print_stdout, reason = "figures are what it is for")]
+
 use bgp::attr::{AsPath, Attributes, NextHop};
 use bgp::caps::{Capability, Encoding};
 use bgp::message::Open;

@@ -15,7 +15,7 @@ pub use hops::{Hop, HopId, HopState, Hops};
 pub use intern::{AttrId, Interned, Interner, Meta, Rank};
 pub use table::{NetId, Path, PathFlags, Paths, Source, SourceId, Sources, Table};
 
-use crate::decision::{self, Candidate, Fate};
+use crate::decision::{self, Candidate, Challenge, Fate};
 use crate::types::{PeerKind, PerFamily};
 use net::Family;
 use smallvec::SmallVec;
@@ -104,7 +104,10 @@ impl Rib {
             }
             Some(_) => {}
         }
-        self.choose(family, net);
+        match before.filter(|_| old.is_none()) {
+            Some(best) => self.challenge(family, net, best, path),
+            None => self.choose(family, net),
+        }
         let after = self.tables[family].best(net);
         if let Some(old) = old {
             self.attributes.release(old.attributes);
@@ -140,6 +143,22 @@ impl Rib {
         Changed {
             best: !same(before, self.tables[family].best(net)),
             any: true,
+        }
+    }
+
+    /// Decides after a path has been added to others of which one is best.
+    fn challenge(&mut self, family: Family, net: NetId, best: Path, new: Path) {
+        if !new.is_candidate() {
+            return;
+        }
+        match decision::challenge(&self.candidate(best), &self.candidate(new)) {
+            Challenge::Fails => {}
+            Challenge::Wins => {
+                let table = &mut self.tables[family];
+                table.prefer(net, new.source);
+                table.mark_best(net, true);
+            }
+            Challenge::Open => self.choose(family, net),
         }
     }
 

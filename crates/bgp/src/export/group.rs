@@ -436,12 +436,10 @@ impl Changes {
             source,
             path.flags.has(PathFlags::LONG_STALE),
         );
-        if !by_prefix {
-            if let Some(&known) = self.by_route.get(&route) {
-                return self.outcomes[known as usize]
-                    .is_some()
-                    .then_some((known, source));
-            }
+        if let (false, Some(&known)) = (by_prefix, self.by_route.get(&route)) {
+            return self.outcomes[known as usize]
+                .is_some()
+                .then_some((known, source));
         }
         let prefix = reader.rib.tables[reader.key.family].prefix(net);
         let answer = reader.ask(prefix, path);

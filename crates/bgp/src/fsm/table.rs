@@ -425,3 +425,125 @@ const fn established(event: E) -> Transition {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fsm::State;
+
+    const STATES: [State; 6] = [Idle, Connect, Active, OpenSent, OpenConfirm, Established];
+    const EVENTS: [E; 23] = [
+        E::Start,
+        E::StartPassive,
+        E::Stop,
+        E::ConnectRetryTimerExpires,
+        E::HoldTimerExpires,
+        E::SendHoldTimerExpires,
+        E::KeepaliveTimerExpires,
+        E::DelayOpenTimerExpires,
+        E::IdleHoldTimerExpires,
+        E::TcpConnected,
+        E::TcpConnectedDelay,
+        E::TcpFails,
+        E::Open,
+        E::OpenDelayed,
+        E::HeaderError,
+        E::OpenError,
+        E::CollisionDump,
+        E::NotificationVersionError,
+        E::Notification,
+        E::Keepalive,
+        E::Update,
+        E::UpdateError,
+        E::RouteRefresh,
+    ];
+
+    /// What must be so of every row, whatever the RFC says in it.
+    #[test]
+    fn rules_of_all_rows() {
+        for state in STATES {
+            for event in EVENTS {
+                let Transition { next, actions } = step(state, event);
+                let has = |a: Action| actions.contains(&a);
+                let at = |a: Action| actions.iter().position(|x| *x == a);
+                let row = format!("{state} {event:?}");
+                assert_eq!(has(Down), state == Established && next == Idle, "{row}");
+                assert_eq!(
+                    has(Up),
+                    state == OpenConfirm && next == Established,
+                    "{row}"
+                );
+                assert!(
+                    !has(Deliver) || state == Established && next == Established,
+                    "{row}"
+                );
+                let notifies = actions
+                    .iter()
+                    .position(|a| matches!(a, Notify(_) | NotifyGiven));
+                if let Some(n) = notifies {
+                    assert!(n < at(Drop).expect("a NOTIFICATION ends it"), "{row}");
+                    assert_eq!(next, Idle, "{row}");
+                }
+                if state > Active && next == Idle {
+                    assert!(
+                        has(Drop) && has(StopSession) && has(StopConnectRetry),
+                        "{row}"
+                    );
+                }
+                if has(CountRetry) {
+                    assert!(has(IdleHold), "{row}: an error damps");
+                }
+                if let (Some(down), Some(drop)) = (at(Down), at(Drop)) {
+                    assert!(down < drop, "{row}");
+                }
+                assert!(
+                    !has(SendOpen) || matches!(next, OpenSent | OpenConfirm),
+                    "{row}"
+                );
+                assert_eq!(
+                    has(Initiate),
+                    next == Connect && has(StartConnectRetry),
+                    "{row}"
+                );
+            }
+        }
+    }
+
+    /// Nothing but an OPEN and a KEEPALIVE in their states leads to Established.
+    #[test]
+    fn the_one_way_up() {
+        for state in STATES {
+            for event in EVENTS {
+                let next = step(state, event).next;
+                if next > state && next != Connect && next != Active {
+                    let expected = match (state, event) {
+                        (Connect | Active, E::TcpConnected | E::DelayOpenTimerExpires) => OpenSent,
+                        (Connect | Active, E::OpenDelayed) | (OpenSent, E::Open) => OpenConfirm,
+                        (OpenConfirm, E::Keepalive) => Established,
+                        _ => panic!("{state} {event:?} leads to {next}"),
+                    };
+                    assert_eq!(next, expected);
+                }
+            }
+        }
+    }
+
+    /// Messages out of place are answered with the subcode of the state (RFC 6608).
+    #[test]
+    fn messages_out_of_place() {
+        for (state, event, code) in [
+            (OpenSent, E::Update, Code::FSM_OPEN_SENT),
+            (OpenSent, E::Keepalive, Code::FSM_OPEN_SENT),
+            (OpenConfirm, E::Open, Code::FSM_OPEN_CONFIRM),
+            (OpenConfirm, E::Update, Code::FSM_OPEN_CONFIRM),
+            (Established, E::Open, Code::FSM_ESTABLISHED),
+        ] {
+            let t = step(state, event);
+            assert_eq!(
+                (t.next, t.actions[0]),
+                (Idle, Notify(code)),
+                "{state} {event:?}"
+            );
+        }
+    }
+}

@@ -326,11 +326,9 @@ impl Router {
     fn set_path(&mut self, id: PeerId, family: Family, net: NetId, path: Path) {
         let before = self.rib.tables[family].paths_len();
         let changed = self.rib.set(family, net, path);
-        let added = self.rib.tables[family].paths_len() - before;
-        if added > 0 {
-            if let Some(peer) = self.peer_mut(id) {
-                peer.paths[family] += 1;
-            }
+        let added = self.rib.tables[family].paths_len() > before;
+        if let (true, Some(peer)) = (added, self.peer_mut(id)) {
+            peer.paths[family] += 1;
         }
         self.out.mark(family, net, changed, self.config.multipath);
     }

@@ -199,15 +199,14 @@ impl Net {
                 }
                 Output::Close { conn, last } => {
                     self.send((n, conn), &last);
-                    if let Some(pipe) = self.pipes.remove(&(n, conn)) {
-                        if !pipe.silent {
-                            let what = Happens::Arrive {
-                                at: pipe.other,
-                                octets: Bytes::new(),
-                            };
-                            let at = (pipe.busy + Duration::from_nanos(1)).max(self.now);
-                            self.schedule(at, what);
-                        }
+                    let pipe = self.pipes.remove(&(n, conn));
+                    if let Some(pipe) = pipe.filter(|p| !p.silent) {
+                        let what = Happens::Arrive {
+                            at: pipe.other,
+                            octets: Bytes::new(),
+                        };
+                        let at = (pipe.busy + Duration::from_nanos(1)).max(self.now);
+                        self.schedule(at, what);
                     }
                 }
                 Output::Routes => {
@@ -226,7 +225,7 @@ impl Net {
                 Output::NextHop(_) => {}
                 Output::Event(event) => {
                     if std::env::var_os("SIM_TRACE").is_some() {
-                        println!("{:?} node {n}: {event:?}", self.now - self.start);
+                        eprintln!("{:?} node {n}: {event:?}", self.now - self.start);
                     }
                     self.nodes[n].events.push(event);
                 }

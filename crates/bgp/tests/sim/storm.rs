@@ -278,3 +278,69 @@ fn after_the_storm_everybody_holds_what_he_must() {
         }
     }
 }
+
+/// Two reflectors that share no cluster, and hundreds of clients of both.
+#[test]
+fn hundreds_of_clients_and_a_reflector_that_dies() {
+    const CLIENTS: usize = 200;
+    let mut net = Net::new(1);
+    net.chop = false;
+    let mut rng = Rng(2);
+    let mut links = BTreeMap::new();
+    let reflectors = [net.router(1), net.router(1)];
+    let link = |client| Link { client, prepend: 0 };
+    let mut session = |net: &mut Net, a: usize, b: usize, client: bool| {
+        net.peer(a, b, |n, p| {
+            p.client = client && n == a;
+            p.passive = n == a;
+        });
+        links.insert((a, b), link(client));
+        links.insert((b, a), link(false));
+    };
+    session(&mut net, reflectors[0], reflectors[1], false);
+    let mut own_routes = vec![BTreeMap::new(); CLIENTS + 2];
+    let mut all = Vec::new();
+    for i in 0..CLIENTS as u128 {
+        let n = net.router(1);
+        for r in reflectors {
+            session(&mut net, r, n, true);
+        }
+        let addr = Family::V4.addr(10 << 24 | i << 8);
+        let p = Cidr::new(addr, 24).expect("fits");
+        own_routes[n].insert(p, 0);
+        all.push((n, p));
+    }
+    for &(n, p) in &all {
+        net.with(n, |r, _| r.announce(p, own(p)));
+    }
+    let model = Model {
+        asn: vec![1; CLIENTS + 2],
+        id: net
+            .nodes
+            .iter()
+            .map(|n| n.router.config().router_id.0)
+            .collect(),
+        addr: net.nodes.iter().map(|n| n.addr).collect(),
+        own: own_routes,
+        links,
+    };
+    let some: Vec<Cidr> = (0..5).map(|_| all[rng.below(CLIENTS)].1).collect();
+    net.until(Duration::from_secs(60), "up", Net::all_up);
+    net.run(Duration::from_secs(1));
+    model.check(&net, &some, "at first");
+    let config = net.nodes[0].router.config().clone();
+    net.kill(reflectors[0]);
+    net.nodes[0].kernel.clear();
+    net.run(Duration::from_secs(30));
+    let reached = |net: &Net| {
+        all.iter()
+            .all(|(_, p)| net.nodes[2].router.best(*p).is_some())
+    };
+    assert!(reached(&net), "the other reflector serves them all");
+    net.revive(reflectors[0], config);
+    net.until(Duration::from_secs(60), "up again", Net::all_up);
+    net.run(Duration::from_secs(1));
+    model.check(&net, &some, "after the reflector's death");
+    // Each family has one group for clients and one for the other reflector.
+    assert!(net.nodes[0].router.size().groups <= 4);
+}
