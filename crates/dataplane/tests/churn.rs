@@ -267,7 +267,6 @@ fn churn(faulty: bool) {
         w.join().expect("no probe is surprised");
     }
     let (sent, seen) = (counted(&a.ns), counted(&b.ns));
-    println!("{steps} steps; sent {sent:?}, seen {seen:?}");
     assert!(
         steps > 20 && sent[0] > 50 && sent[1] > 50,
         "{steps}, {sent:?}"
