@@ -12,7 +12,7 @@ use crate::read::{self, Reading, UDATA_ID};
 use crate::table::Table;
 use crate::value::*;
 use netlink::nft::{Batch, ElementData, ElementSpec, Exprs, Nft, Notice, Outcome};
-use netlink::{Errno, NetlinkError};
+use netlink::{Cause, Errno, NetlinkError};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -127,8 +127,11 @@ impl Sys {
         for _ in 0..TRIES {
             self.nft.forget_notices()?;
             match self.read_once() {
-                // A set listed and then gone: somebody changes the table as we read.
-                Err(e) if e.is(Errno::ENOENT) => last = Some(e),
+                // A set listed and then gone, or a list that never held still: somebody changes
+                // this table, or others, as we read.
+                Err(e) if e.is(Errno::ENOENT) || matches!(e.cause, Cause::Unsteady) => {
+                    last = Some(e);
+                }
                 Err(e) => return Err(e),
                 Ok(dump) if self.nft.notices()? == Notice::Quiet => return Ok(dump),
                 Ok(_) => {}
@@ -136,7 +139,7 @@ impl Sys {
         }
         Err(last.unwrap_or_else(|| NetlinkError {
             operation: format!("read table {} {}", self.family, self.table),
-            cause: netlink::Cause::Unsteady,
+            cause: Cause::Unsteady,
         }))
     }
 

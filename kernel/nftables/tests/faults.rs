@@ -302,18 +302,19 @@ fn harm_is_undone_well_within_a_second() {
 /// Another program at work on its own table, and one on ours, while ours changes in large steps.
 #[test]
 fn large_transactions_go_in_beside_the_work_of_others() {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
     in_ns(|ns| {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ended = stop.clone();
-        let (begun, ready) = std::sync::mpsc::channel();
+        let (stop, ended) = channel::<()>();
+        let (begun, ready) = channel();
         // A thread begins in the namespace of the one that makes it.
         let other = std::thread::spawn(move || {
             begun.send(()).unwrap();
             let mut sys = Sys::open(TableName::new("other").unwrap()).unwrap();
             let mut table = Table::new(TableName::new("other").unwrap());
             let mut n = 0;
-            while !ended.load(Ordering::Relaxed) {
+            // Some hundred changes a second, until the other end is dropped.
+            let pause = Duration::from_millis(2);
+            while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 n += 1;
                 table.set_chain(&chain("c"), plain(vec![port(n % 1000)]));
                 sys.sync(&mut table).unwrap();
@@ -345,7 +346,7 @@ fn large_transactions_go_in_beside_the_work_of_others() {
             assert_eq!(sys.read().unwrap(), table.actual(), "step {n}");
             assert!(!table.is_dirty());
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         assert!(other.join().unwrap() > 10, "others were at work too");
     });
 }
