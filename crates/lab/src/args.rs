@@ -46,6 +46,8 @@ pub enum Command {
     Routes(RoutesArgs),
     /// Build a cluster for each scenario file and check what it expects
     Test(TestArgs),
+    /// Compare what policy says with what packets do, for random policy
+    Random(RandomArgs),
     /// End a lab; nothing of it stays
     Down(DownArgs),
     /// The walk-through of examples/walkthrough, told as it runs
@@ -203,6 +205,29 @@ pub struct TestArgs {
     pub deadline: Duration,
 }
 
+/// Arguments of `random`.
+#[derive(Debug, ClapArgs)]
+pub struct RandomArgs {
+    /// How many cases
+    #[arg(long, default_value_t = 200)]
+    pub cases: u64,
+    /// The first seed; each case has the next one
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Stop after this long
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// In every third case, host endpoints and policy for them
+    #[arg(long)]
+    pub hosts: bool,
+    /// How long to make a case with another answer smaller
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    pub shrink: Duration,
+    /// Where to save such cases
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    pub save: PathBuf,
+}
+
 /// Arguments of `down`.
 #[derive(Debug, ClapArgs)]
 pub struct DownArgs {
@@ -294,6 +319,7 @@ mod tests {
             "lab probe * c/d ICMP --ttl",
             "lab exec default/a -- ping -c 1 10.0.0.1",
             "lab test x.yaml dir --json --jobs 2",
+            "lab random --cases 5 --seed 7 --time 10m --hosts",
             "lab why a/b service/c/d 53/UDP --all --family ipv6",
             "lab capture --count 5 --for 1.5s",
             "lab demo --keep",

@@ -10,7 +10,7 @@
 use crate::plan::{Encapsulation, POOL_V4, POOL_V6, Plan, Spec};
 use crate::services::{self, PodAt};
 use api::kinds::kube::Pod;
-use api::{Resource, ResourceKind, parse_documents};
+use api::{Resource, ResourceKind};
 use model::{Encap, IpPool, Labels, Update};
 use net::{Cidr, Family};
 use serde_json::{Value, json};
@@ -115,13 +115,19 @@ pub fn base_objects(spec: &Spec) -> Vec<Value> {
     all
 }
 
-/// One object of its JSON.
+/// One object of its JSON, as this program made it: fields that it does not have are passed over.
 pub(crate) fn resource(value: &Value) -> Result<Resource, String> {
-    match parse_documents(&value.to_string(), "").pop() {
-        Some(Ok((r, _))) => Ok(r),
-        Some(Err(e)) => Err(e.problem.to_string()),
-        None => Err("an empty object".to_owned()),
-    }
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&value["apiVersion"]), text(&value["kind"]));
+    let known = ResourceKind::from_type(&version, &kind);
+    let meta = &value["metadata"];
+    let (namespace, name) = (text(&meta["namespace"]), text(&meta["name"]));
+    let at = api::ResourceKey {
+        kind: known.ok_or_else(|| format!("there is no kind {kind} of {version}"))?,
+        namespace: (!namespace.is_empty()).then_some(namespace.as_str()),
+        name: &name,
+    };
+    api::decode(&at, value.to_string().as_bytes(), None).map_err(|e| e.reason)
 }
 
 impl Cluster {

@@ -103,12 +103,7 @@ impl<'a> Judge<'a> {
                 return CheckReport::new(step, check, false, "no answer".to_owned(), why);
             }
         };
-        let mut verdict = answer.verdict;
-        let mut why = why(&answer);
-        if let Some(nobody) = self.nobody(&answer) {
-            verdict = Verdict::Deny;
-            why = nobody;
-        }
+        let (verdict, why) = self.verdict(&answer);
         let mut got = verdict.name().to_owned();
         let seen: Vec<IpAddr> = answer.paths.iter().map(|p| p.seen_source).collect();
         let mut ok = verdict
@@ -126,6 +121,15 @@ impl<'a> Judge<'a> {
             got.push_str(&format!(" from {}", list.join(", ")));
         }
         CheckReport::new(step, check, ok, got, why)
+    }
+
+    /// What comes of an answer here, and what decides: what policy lets through to where nobody is
+    /// gets no answer.
+    pub fn verdict(&self, answer: &Explanation) -> (Verdict, String) {
+        match self.nobody(answer) {
+            Some(nobody) => (Verdict::Deny, nobody),
+            None => (answer.verdict, why(answer)),
+        }
     }
 
     /// What the oracle says of a flow.

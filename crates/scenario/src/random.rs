@@ -16,11 +16,9 @@ pub use shrink::shrink;
 use crate::check::Check;
 use crate::cluster::{Cluster, resource};
 use crate::offline::{self, Judge};
-use crate::read::{Scenario, parse};
+use crate::read::{Scenario, parse_made};
 use policy::Words;
 use serde_json::{Value, json};
-use std::io;
-use std::path::Path;
 use verdict::Verdict;
 
 /// What a random scenario may have.
@@ -220,7 +218,11 @@ fn flow(dice: &mut Dice, services: &[String], hosts: bool) -> Value {
                 3 => "SCTP",
                 _ => "TCP",
             };
-            let port = *dice.pick(&[80, 8080, 53, 7, 443, 5000]);
+            // Services have this port.
+            let port = match to.starts_with("service/") && !dice.one_in(4) {
+                true => 80,
+                false => *dice.pick(&[80, 8080, 53, 7, 443, 5000]),
+            };
             json!({"from": from, "to": to, "protocol": protocol, "port": port, "verdict": "allow"})
         }
     }
@@ -232,13 +234,7 @@ fn flow(dice: &mut Dice, services: &[String], hosts: bool) -> Value {
 /// # Errors
 /// What makes it no scenario.
 pub fn judge(doc: &Value) -> Result<(Scenario, Cluster, Vec<Check>), String> {
-    let nothing = |p: &Path| -> io::Result<String> {
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            p.display().to_string(),
-        ))
-    };
-    let scenario = parse(&text(doc), "random.yaml", &nothing).map_err(|e| e.to_string())?;
+    let scenario = parse_made(&text(doc)).map_err(|e| e.to_string())?;
     let mut cluster = offline::start(&scenario).map_err(|e| e.to_string())?;
     let mut checks = Vec::new();
     for step in &scenario.steps {
@@ -249,7 +245,7 @@ pub fn judge(doc: &Value) -> Result<(Scenario, Cluster, Vec<Check>), String> {
     let mut judged = Vec::new();
     for mut c in checks {
         let (_, answer) = judge.explain(&c.flow)?;
-        c.allow = match answer.verdict {
+        c.allow = match judge.verdict(&answer).0 {
             Verdict::Allow => true,
             Verdict::Deny => false,
             Verdict::Mixed => continue,
@@ -259,9 +255,16 @@ pub fn judge(doc: &Value) -> Result<(Scenario, Cluster, Vec<Check>), String> {
     Ok((scenario, cluster, judged))
 }
 
-/// A scenario with one expectation, as a file says it: what is left to look at after shrinking.
-pub fn with_one_check(doc: &Value, check: &Check) -> Value {
+/// A scenario with the expectation of one check alone, in all its families.
+pub fn only(doc: &Value, check: &Check) -> Value {
     let mut out = doc.clone();
+    if let Some(last) = out["steps"].as_array_mut().and_then(|s| s.last_mut()) {
+        last["expect"] = json!([expectation(check)]);
+    }
+    out
+}
+
+fn expectation(check: &Check) -> Value {
     let flow = &check.flow;
     let mut expect = json!({
         "from": flow.from.to_string(),
@@ -272,7 +275,30 @@ pub fn with_one_check(doc: &Value, check: &Check) -> Value {
     if flow.port.number != 0 {
         expect["port"] = json!(flow.port.number);
     }
-    let v6 = flow.family == Some(crate::FamilyName::V6);
+    expect
+}
+
+/// Whether a cluster that stands as [`base`] says can be brought to this scenario without
+/// making a pod anew.
+pub fn fits_base(doc: &Value) -> bool {
+    let bare = |d: &Value| {
+        let mut pods = d["pods"].clone();
+        for p in pods.as_array_mut().into_iter().flatten() {
+            p["labels"] = json!({});
+        }
+        pods
+    };
+    let namespaces = |d: &Value| d["objects"].as_array().map_or(0, Vec::len);
+    let base = base();
+    bare(doc) == bare(&base)
+        && namespaces(doc) == namespaces(&base)
+        && doc["hosts"] == base["hosts"]
+}
+
+/// A scenario with one expectation, as a file says it: what is left to look at after shrinking.
+pub fn with_one_check(doc: &Value, check: &Check) -> Value {
+    let mut out = only(doc, check);
+    let v6 = check.flow.family == Some(crate::FamilyName::V6);
     out["families"] = json!([if v6 { "ipv6" } else { "ipv4" }]);
     if let Some(pods) = out["pods"].as_array_mut() {
         for p in pods {
@@ -284,9 +310,6 @@ pub fn with_one_check(doc: &Value, check: &Check) -> Value {
             let own = json!([pod_address(i, v6)]).to_string();
             p["annotations"]["cni.projectcalico.org/ipAddrs"] = json!(own);
         }
-    }
-    if let Some(last) = out["steps"].as_array_mut().and_then(|s| s.last_mut()) {
-        last["expect"] = json!([expect]);
     }
     out
 }

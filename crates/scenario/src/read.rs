@@ -155,7 +155,34 @@ impl<F: Fn(&Path) -> io::Result<String>> Files for F {
 /// # Errors
 /// The first thing that makes it unusable, with its line.
 pub fn parse(text: &str, file: &str, files: &dyn Files) -> Result<Scenario, ScenarioError> {
-    let reader = Reader { file, files };
+    read(
+        text,
+        &Reader {
+            file,
+            files,
+            made: false,
+        },
+    )
+}
+
+/// Reads a text that this program made: its objects have no field that they should not.
+pub(crate) fn parse_made(text: &str) -> Result<Scenario, ScenarioError> {
+    let nothing = |p: &Path| -> io::Result<String> {
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            p.display().to_string(),
+        ))
+    };
+    let reader = Reader {
+        file: "made.yaml",
+        files: &nothing,
+        made: true,
+    };
+    read(text, &reader)
+}
+
+fn read(text: &str, reader: &Reader<'_>) -> Result<Scenario, ScenarioError> {
+    let file = reader.file;
     let raw: Raw = serde_saphyr::from_str(text).map_err(|e| ScenarioError {
         file: file.to_owned(),
         line: e.location().map_or(0, |l| l.line()),
@@ -317,6 +344,7 @@ fn families_in(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Family> {
 struct Reader<'a> {
     file: &'a str,
     files: &'a dyn Files,
+    made: bool,
 }
 
 impl Reader<'_> {
@@ -331,6 +359,10 @@ impl Reader<'_> {
     /// One entry: an object, or `{file: path}` with any number of them.
     fn objects(&self, v: &Spanned<Value>) -> Result<Vec<Resource>, ScenarioError> {
         let line = v.referenced.line();
+        if self.made {
+            let r = cluster::resource(&v.value).map_err(|e| self.error(line, e))?;
+            return Ok(vec![in_namespace(r)]);
+        }
         let parsed = match v.value.as_object() {
             Some(o) if o.len() == 1 && o.contains_key("file") => {
                 let path = o["file"]
@@ -380,12 +412,7 @@ impl Reader<'_> {
                 "containers": [{"name": p.name, "ports": p.ports}],
             },
         });
-        let parsed = parse_documents(&pod.to_string(), self.file).pop();
-        match parsed {
-            Some(Ok((r, _))) => Ok(r),
-            Some(Err(e)) => Err(self.error(line, e.problem.to_string())),
-            None => Err(self.error(line, "an empty pod")),
-        }
+        cluster::resource(&pod).map_err(|e| self.error(line, e))
     }
 
     fn step(

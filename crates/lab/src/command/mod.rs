@@ -9,6 +9,7 @@ mod demo;
 mod handle;
 mod objects;
 mod probe;
+mod random;
 mod show;
 mod stream;
 mod test;
@@ -95,6 +96,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Status(a) => show::status(&name, a.output.is_some()),
         Command::Capture(a) => show::capture(&name, &a),
         Command::Routes(a) => show::routes(&name, &a.target),
+        Command::Random(a) => random::run(&a),
         Command::Test(a) => test::run(&a),
         Command::Down(a) => up::down(&name, a.all),
         Command::Demo(a) => demo::run(&name, &a),

@@ -25,6 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use verdict::World;
 
+/// Others write to a pod a few times when it starts, and then no more.
+const RELABEL_TRIES: u32 = 10;
+
 /// The store of a lab, with a runtime to use it on.
 pub(super) struct Objects {
     client: Client,
@@ -138,6 +141,30 @@ impl Objects {
             Err(e) if !e.is_not_found() => Err(e.into()),
             _ => Ok(cidr),
         }
+    }
+
+    /// Gives a pod that runs other labels.
+    ///
+    /// # Errors
+    /// If it is not there, or others keep changing it.
+    pub(super) fn relabel(&self, wanted: &Resource) -> Result<(), Failure> {
+        let meta = wanted.meta();
+        for _ in 0..RELABEL_TRIES {
+            let found = self
+                .client
+                .get(wanted.kind(), wanted.namespace(), &meta.name);
+            let mut found = self.runtime.block_on(found)?;
+            if found.meta().labels == meta.labels {
+                return Ok(());
+            }
+            found.meta_mut().labels.clone_from(&meta.labels);
+            match self.runtime.block_on(self.client.update(found)) {
+                // The kubelet or the agent wrote in between.
+                Err(e) if e.is_conflict() => {}
+                done => return Ok(done.map(drop)?),
+            }
+        }
+        Err(Failure::new(format!("{wanted}: others keep changing it")))
     }
 
     /// Deletes all objects of such kinds but what a new lab has; gives the pods that must go.

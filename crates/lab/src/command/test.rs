@@ -156,7 +156,7 @@ fn only_policy(s: &Scenario) -> bool {
 }
 
 /// Kinds that leave nothing behind on nodes, in IPAM or in the agents when they go.
-fn is_policy(kind: ResourceKind) -> bool {
+pub(super) fn is_policy(kind: ResourceKind) -> bool {
     use ResourceKind as K;
     matches!(
         kind,
