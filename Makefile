@@ -36,6 +36,12 @@ test: ## Every test there is, as root or not
 	@scripts/need $(TEST_NEEDS)
 	scripts/test
 
+.PHONY: random
+random: ## Random policy for ten minutes: the oracle against packets; ARGS="--seed 7" for others
+	@scripts/need $(BUILD_NEEDS)
+	$(CARGO) build --release --locked -p manx
+	$(MANX) lab random --cases 1000000 --time 10m --hosts $(ARGS)
+
 .PHONY: bench
 bench: ## Measure, with the peers in the same run; writes bench/RESULTS.md
 	@scripts/need $(BENCH_NEEDS)
