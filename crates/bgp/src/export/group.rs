@@ -42,6 +42,9 @@ pub struct Group {
     pub started: bool,
     /// Since when some member's queue is full.
     pub blocked_since: Option<Instant>,
+    /// Another group may be told the same, and has not been looked for since this one was
+    /// made or changed.
+    pub seeks: bool,
     /// Paths that have not changed are to be told too.
     again: bool,
     told: Told,
@@ -148,6 +151,7 @@ impl Group {
             dirty,
             started: false,
             blocked_since: None,
+            seeks: true,
             again: false,
             told,
         }
@@ -168,6 +172,7 @@ impl Group {
             dirty: self.dirty.clone(),
             started: true,
             blocked_since: None,
+            seeks: true,
             again: self.again,
             told: self.told.clone(),
         }
@@ -184,6 +189,7 @@ impl Group {
             }
         }
         self.again = true;
+        self.seeks = true;
     }
 
     /// Everything has been told.

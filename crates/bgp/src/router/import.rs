@@ -394,6 +394,9 @@ impl Router {
         family: Family,
         change: impl Fn(PathFlags) -> PathFlags,
     ) {
+        if self.peer(id).is_none_or(|p| p.paths[family] == 0) {
+            return;
+        }
         let sources = &self.rib.sources;
         let table = &mut self.rib.tables[family];
         for i in 0..table.end() {

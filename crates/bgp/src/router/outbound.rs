@@ -336,16 +336,26 @@ impl Router {
         while i < self.out.groups.len() {
             let groups = &mut self.out.groups;
             let settled = |g: &Group| g.started && g.is_settled();
-            let twin = (0..i).find(|&j| {
-                settled(&groups[i]) && settled(&groups[j]) && groups[i].key == groups[j].key
-            });
+            if !groups[i].seeks || !settled(&groups[i]) {
+                i += 1;
+                continue;
+            }
+            let twin = (0..groups.len()).find(|&j| j != i && groups[j].key == groups[i].key);
             match twin {
-                Some(j) => {
-                    let gone = groups.swap_remove(i);
-                    groups[j].members.extend(&gone.members);
+                Some(j) if settled(&groups[j]) => {
+                    let (keep, gone) = (i.min(j), i.max(j));
+                    let gone = groups.swap_remove(gone);
+                    groups[keep].members.extend(&gone.members);
+                    groups[keep].seeks = true;
                     gone.dissolve(&mut self.rib);
+                    i = 0;
                 }
-                None => i += 1,
+                // It will be found when it has settled too.
+                Some(_) => i += 1,
+                None => {
+                    groups[i].seeks = false;
+                    i += 1;
+                }
             }
         }
     }

@@ -510,7 +510,9 @@ impl Router {
             caps.push(Capability::AddPath(list.collect()));
         }
         self.restart_capabilities(config, &families, &mut caps);
-        if let Some(role) = config.role {
+        // Roles are between ASes (RFC 9234, section 4.1).
+        let outside = config.asn != Some(asn);
+        if let Some(role) = config.role.filter(|_| outside) {
             caps.push(Capability::Role(role));
         }
         Open {
