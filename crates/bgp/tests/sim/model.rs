@@ -23,10 +23,14 @@ pub struct Route {
 type Held = BTreeMap<usize, Route>;
 
 /// One side of a session, as the model sees it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Link {
     pub client: bool,
     pub prepend: usize,
+    /// Refused by the export policy.
+    pub hidden: Option<Cidr>,
+    /// Refused by the import policy.
+    pub unwanted: Option<Cidr>,
 }
 
 /// What is there to compute with.
@@ -49,7 +53,7 @@ impl Model {
             let mut calm = true;
             for at in 0..n {
                 let held = self.hears(at, prefix, &state);
-                let choice = self.choose(at, &held);
+                let choice = self.choose(at, prefix, &held);
                 if state[at] != (held.clone(), choice) {
                     calm = false;
                     state[at] = (held, choice);
@@ -77,7 +81,7 @@ impl Model {
         for &(from, _) in self.links.keys().filter(|(_, to)| *to == at) {
             let (their, choice) = &state[from];
             let Some(source) = *choice else { continue };
-            if source == at {
+            if source == at || self.links[&(from, at)].hidden == Some(prefix) {
                 continue;
             }
             if let Some(route) = self.tells(from, at, source, &their[&source]) {
@@ -126,13 +130,13 @@ impl Model {
             && route.next_hop != Some(self.addr[at])
     }
 
-    fn choose(&self, at: usize, held: &Held) -> Option<usize> {
+    fn choose(&self, at: usize, prefix: Cidr, held: &Held) -> Option<usize> {
         if held.contains_key(&at) {
             return Some(at);
         }
         let mut left: Vec<(usize, &Route)> = held
             .iter()
-            .filter(|(_, r)| self.takes(at, r))
+            .filter(|(n, r)| self.links[&(at, **n)].unwanted != Some(prefix) && self.takes(at, r))
             .map(|(n, r)| (*n, r))
             .collect();
         let shortest = left.iter().map(|(_, r)| r.as_path.len()).min()?;

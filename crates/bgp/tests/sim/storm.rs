@@ -6,8 +6,8 @@
 use crate::model::{Link, Model};
 use crate::net::{Net, Rng};
 use crate::routes::own;
-use bgp::peer::{AddPathSend, PeerConfig, Restart};
-use bgp::policy::{Operation, Policy, Term, Verdict};
+use bgp::peer::{AddPathSend, Restart};
+use bgp::policy::{Condition, Operation, Policy, PrefixMatch, Term, Verdict};
 use bgp::router::{Config, Restarting};
 use bgp::types::PerFamily;
 use bgp::{Asn, Cidr, Family};
@@ -90,35 +90,43 @@ fn join(
                 AddPathSend::No
             };
         }
-        if outside && n == a && prepend > 0 {
-            p.export = prepending(net_asn(p), prepend);
-        }
     });
-    // The policy prepends the exporter's own AS; put it in with the right number.
-    if outside && prepend > 0 {
-        let asn = net.nodes[a].router.config().asn;
-        let id = net.peer_id(a, b);
-        let mut config = net.nodes[a].router.peer_config(id).expect("there").clone();
-        config.export = prepending(asn, prepend);
-        net.with(a, |r, now| r.configure_peer(id, config, now));
-    }
-    let link = |client, prepend| Link { client, prepend };
-    links.insert((a, b), link(client, if outside { prepend } else { 0 }));
-    links.insert((b, a), link(false, 0));
+    let prepend = if outside { prepend } else { 0 };
+    let link = Link {
+        client,
+        prepend,
+        ..Link::default()
+    };
+    links.insert((a, b), link);
+    links.insert((b, a), Link::default());
+    configure(net, (a, b), &links[&(a, b)]);
 }
 
-fn net_asn(p: &PeerConfig) -> Asn {
-    p.asn.unwrap_or(Asn(0))
+/// Gives a router the policies of a link.
+fn configure(net: &mut Net, (a, b): (usize, usize), link: &Link) {
+    let asn = net.nodes[a].router.config().asn;
+    let id = net.peer_id(a, b);
+    let mut config = net.nodes[a].router.peer_config(id).expect("there").clone();
+    config.export = policy(link.hidden, vec![asn; link.prepend]);
+    config.import = policy(link.unwanted, vec![]);
+    net.with(a, |r, now| r.configure_peer(id, config, now));
 }
 
-fn prepending(asn: Asn, times: usize) -> Arc<Policy> {
+fn policy(refuse: Option<Cidr>, prepend: Vec<Asn>) -> Arc<Policy> {
+    let refuse = refuse.map(|p| Term {
+        name: "refuse".into(),
+        conditions: vec![Condition::Prefix(PrefixMatch::exactly(p))],
+        operations: vec![],
+        verdict: Some(Verdict::Reject),
+    });
+    let prepend = (!prepend.is_empty()).then(|| Term {
+        name: "prepend".into(),
+        conditions: vec![],
+        operations: vec![Operation::Prepend(prepend)],
+        verdict: None,
+    });
     Arc::new(Policy {
-        terms: vec![Term {
-            name: "prepend".into(),
-            conditions: vec![],
-            operations: vec![Operation::Prepend(vec![asn; times])],
-            verdict: None,
-        }],
+        terms: refuse.into_iter().chain(prepend).collect(),
         default: Verdict::Accept,
     })
 }
@@ -162,7 +170,7 @@ fn build(seed: u64) -> (Net, Model) {
 fn trouble(net: &mut Net, model: &mut Model, rng: &mut Rng, prefixes: &[Cidr]) {
     let n = rng.below(net.nodes.len());
     let links: Vec<_> = model.links.keys().copied().collect();
-    match rng.below(12) {
+    match rng.below(15) {
         0..=3 => {
             let p = prefixes[rng.below(prefixes.len())];
             let med = rng.below(3) as u32;
@@ -212,6 +220,29 @@ fn trouble(net: &mut Net, model: &mut Model, rng: &mut Rng, prefixes: &[Cidr]) {
         }
         10 => net.down.clear(),
         11 if rng.chance(40) => restart(net, model, n, rng),
+        12 | 13 if !links.is_empty() => {
+            let (a, b) = links[rng.below(links.len())];
+            let mut pick = || rng.chance(50).then(|| prefixes[rng.below(prefixes.len())]);
+            let (hidden, unwanted) = (pick(), pick());
+            if !net.nodes[a].dead {
+                let link = model.links.get_mut(&(a, b)).expect("a link");
+                link.hidden = hidden;
+                link.unwanted = unwanted;
+                configure(net, (a, b), &link.clone());
+            }
+        }
+        14 if !links.is_empty() => {
+            let (a, b) = links[rng.below(links.len())];
+            let id = net.peer_id(a, b);
+            if !net.nodes[a].dead {
+                let old = net.nodes[a].router.peer_config(id).expect("there").clone();
+                let mut config = old.clone();
+                config.shutdown = Some("maintenance".into());
+                net.with(a, |r, now| r.configure_peer(id, config, now));
+                net.run(Duration::from_millis(rng.below(3000) as u64));
+                net.with(a, |r, now| r.configure_peer(id, old, now));
+            }
+        }
         _ => {}
     }
 }
@@ -288,7 +319,10 @@ fn hundreds_of_clients_and_a_reflector_that_dies() {
     let mut rng = Rng(2);
     let mut links = BTreeMap::new();
     let reflectors = [net.router(1), net.router(1)];
-    let link = |client| Link { client, prepend: 0 };
+    let link = |client| Link {
+        client,
+        ..Link::default()
+    };
     let mut session = |net: &mut Net, a: usize, b: usize, client: bool| {
         net.peer(a, b, |n, p| {
             p.client = client && n == a;
