@@ -25,11 +25,27 @@ pub(crate) fn stored(data: &[u8]) {
 }
 
 /// A selector: what is read means what its canonical text means, what is not is refused at a column
-/// inside it.
+/// inside it. (`!(!x)` prints as `!!x`, which reads as `x`: the text is stable from the second time on.)
 pub(crate) fn selector(text: &str) {
-    match model::Selector::parse(text) {
-        Ok(s) => assert_eq!(model::Selector::parse(s.as_str()), Ok(s)),
-        Err(e) => assert!(e.column >= 1 && e.column <= text.chars().count() + 1, "{e}"),
+    let read = match model::Selector::parse(text) {
+        Ok(s) => s,
+        Err(e) => {
+            let end = text.chars().count() + 1;
+            assert!(e.column >= 1 && e.column <= end, "{e}");
+            return;
+        }
+    };
+    let again = model::Selector::parse(read.as_str()).expect("canonical text is legal");
+    assert_eq!(
+        model::Selector::parse(again.as_str()),
+        Ok(again.clone()),
+        "{text}"
+    );
+    for value in ["", "a", "b", "c"] {
+        for label in ["a", "b", "x", "y"] {
+            let labels = model::Labels::new([(label, value)]);
+            assert_eq!(read.matches(&labels), again.matches(&labels), "{text}");
+        }
     }
 }
 

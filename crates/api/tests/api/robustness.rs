@@ -204,6 +204,18 @@ proptest! {
     }
 }
 
+/// What fuzzing has found.
+#[test]
+fn selectors_that_were_once_unstable() {
+    for text in [
+        "!(!x in {'a'})",
+        "!(!(!has(a)))",
+        "!(!(a == 'b' || !(!all())))",
+    ] {
+        selector(text);
+    }
+}
+
 /// However deep or long, an answer comes soon, and never by running out of stack.
 #[test]
 fn deep_and_long_inputs_end() {
