@@ -4,8 +4,10 @@
 mod exports;
 mod model;
 mod net;
+mod noise;
 mod pressure;
 mod restarts;
 mod routes;
+mod rules;
 mod sessions;
 mod storm;
