@@ -12,6 +12,7 @@ mod plain;
 mod plugin;
 mod private;
 mod report;
+mod routing;
 mod shapes;
 mod stats;
 mod store;
@@ -49,8 +50,12 @@ enum Measure {
     Policy,
     /// Throughput and request rates
     Path,
+    /// Ten to ten thousand rules that a packet must pass
+    Flat,
     /// Memory of the agent
     Memory,
+    /// BGP beside BIRD, FRR and GoBGP
+    Routing,
     /// `manx lab up`
     Lab,
     /// The ruleset at scale
@@ -172,7 +177,9 @@ fn run(m: Measure, setting: &Setting) -> Result<Section> {
         Measure::Cni => measure::cni::run(setting),
         Measure::Policy => measure::policy::run(setting),
         Measure::Path => measure::path::run(setting),
+        Measure::Flat => measure::flat::run(setting),
         Measure::Memory => measure::memory::run(setting),
+        Measure::Routing => measure::routing::run(setting),
         Measure::Lab => measure::lab::run(setting),
         Measure::Rules => measure::rules::run(setting),
         Measure::Calculation => measure::calculation::run(setting),

@@ -9,7 +9,7 @@ pub(crate) const POOL: &str = "10.64.0.0/10";
 const ELSEWHERE: u32 = 0x0a80_0000;
 
 /// A stable identifier: what matters is that two objects differ.
-fn uid(of: &str) -> String {
+pub(crate) fn uid(of: &str) -> String {
     let mut h = 0xcbf2_9ce4_8422_2325_u64;
     for b in of.bytes() {
         h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);

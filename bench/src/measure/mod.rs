@@ -2,10 +2,12 @@
 
 pub(crate) mod calculation;
 pub(crate) mod cni;
+pub(crate) mod flat;
 pub(crate) mod lab;
 pub(crate) mod memory;
 pub(crate) mod path;
 pub(crate) mod policy;
+pub(crate) mod routing;
 pub(crate) mod rules;
 
 use crate::report::Row;

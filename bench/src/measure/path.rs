@@ -61,7 +61,7 @@ pub(crate) fn run(setting: &Setting) -> Result<Section> {
     let time = Duration::from_millis(if setting.quick { 150 } else { 250 });
     for (hops, where_) in ["one node", "two nodes"].into_iter().enumerate() {
         for kind in Kind::ALL {
-            let runs = turns(&world, hops, rounds, |ends| ends.slice(kind, time))?;
+            let runs = turns(&sides(&world, hops), rounds, |ends| ends.slice(kind, time))?;
             rows(
                 &mut out,
                 &format!("{}, {where_}", kind.name()),
@@ -74,7 +74,9 @@ pub(crate) fn run(setting: &Setting) -> Result<Section> {
     }
     if installed("iperf3") {
         for (hops, where_) in ["one node", "two nodes"].into_iter().enumerate() {
-            let runs = turns(&world, hops, setting.rounds(4, 1), |ends| ends.iperf(1))?;
+            let runs = turns(&sides(&world, hops), setting.rounds(4, 1), |ends| {
+                ends.iperf(1)
+            })?;
             rows(
                 &mut out,
                 &format!("iperf3, {where_}"),
@@ -144,7 +146,7 @@ fn build(setting: &Setting) -> Result<World> {
 }
 
 /// Waits until a connection comes through.
-fn reach(client: &NetNs, server: &NetNs, addr: Ipv4Addr) -> Result<()> {
+pub(crate) fn reach(client: &NetNs, server: &NetNs, addr: Ipv4Addr) -> Result<()> {
     let to = SocketAddr::from((addr, PORT));
     let _listener = server.run(|| TcpListener::bind(to))??;
     let began = Instant::now();
@@ -157,31 +159,21 @@ fn reach(client: &NetNs, server: &NetNs, addr: Ipv4Addr) -> Result<()> {
 }
 
 /// Runs all sides in turns; the figures by side and round.
-fn turns(
-    world: &World,
-    hops: usize,
+///
+/// # Errors
+/// The first that `measure` gives.
+pub(crate) fn turns(
+    ends: &[Ends<'_>],
     rounds: usize,
     measure: impl Fn(&Ends<'_>) -> Result<f64>,
-) -> Result<[Vec<f64>; SIDES]> {
-    let sides: [(&Pod, &Pod); SIDES] = [
-        (&world.plain.pods[0], &world.plain.pods[1 + hops]),
-        (&world.client, &world.free[hops]),
-        (&world.client, &world.guarded[hops]),
-        (&world.floor.pods[0], &world.floor.pods[1 + hops]),
-    ];
-    let ends = sides.map(|(client, server)| Ends {
-        client: &client.sandbox.ns,
-        server: &server.sandbox.ns,
-        addr: server.addr,
-        port: PORT,
-    });
-    let mut runs: [Vec<f64>; SIDES] = Default::default();
+) -> Result<Vec<Vec<f64>>> {
+    let mut runs = vec![Vec::with_capacity(rounds); ends.len()];
     for round in 0..rounds {
-        for turn in 0..SIDES {
+        for turn in 0..ends.len() {
             let side = if round % 2 == 0 {
                 turn
             } else {
-                SIDES - 1 - turn
+                ends.len() - 1 - turn
             };
             runs[side].push(measure(&ends[side])?);
         }
@@ -189,7 +181,22 @@ fn turns(
     Ok(runs)
 }
 
-fn rows(out: &mut Section, what: &str, unit: &'static str, runs: &[Vec<f64>; SIDES], aims: bool) {
+fn sides(world: &World, hops: usize) -> [Ends<'_>; SIDES] {
+    let sides: [(&Pod, &Pod); SIDES] = [
+        (&world.plain.pods[0], &world.plain.pods[1 + hops]),
+        (&world.client, &world.free[hops]),
+        (&world.client, &world.guarded[hops]),
+        (&world.floor.pods[0], &world.floor.pods[1 + hops]),
+    ];
+    sides.map(|(client, server)| Ends {
+        client: &client.sandbox.ns,
+        server: &server.sandbox.ns,
+        addr: server.addr,
+        port: PORT,
+    })
+}
+
+fn rows(out: &mut Section, what: &str, unit: &'static str, runs: &[Vec<f64>], aims: bool) {
     let row = |what: String, ours: usize, peer: usize, least: Option<f64>| {
         let pairs = runs[ours].iter().zip(&runs[peer]);
         let figure = Samples::new(pairs.map(|(a, b)| a / b).collect()).median();
