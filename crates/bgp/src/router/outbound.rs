@@ -12,7 +12,7 @@ use crate::export::{ExportKey, Group, Member};
 use crate::fsm::Side;
 use crate::message::{RefreshSubtype, RouteRefresh};
 use crate::peer::AddPathSend;
-use crate::rib::{Bits, Changed, NetId, PathFlags, PeerId, Table};
+use crate::rib::{Bits, Changed, NetId, PathFlags, PeerId, Rib, Table};
 use crate::types::{AfiSafi, ClusterId, PeerKind, PerFamily};
 use crate::wire;
 use bytes::Bytes;
@@ -71,6 +71,20 @@ impl Outbound {
             routes_told: false,
             cluster,
             limit,
+        }
+    }
+
+    pub(super) const fn configure(&mut self, cluster: ClusterId, limit: usize) {
+        self.cluster = cluster;
+        self.limit = limit;
+    }
+
+    /// Every route is told anew.
+    pub(super) fn all_routes(&mut self, rib: &Rib) {
+        for family in Family::BOTH {
+            for net in rib.tables[family].iter() {
+                self.routes[family].insert(net.0);
+            }
         }
     }
 

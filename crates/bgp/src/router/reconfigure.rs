@@ -3,7 +3,7 @@
 //! Promises: what can change under a session does; anything else ends it with Cease and
 //! starts it anew. Never: forgets what a peer has announced for a change of policy.
 
-use super::Router;
+use super::{Config, Router};
 use crate::error::{Code, Notification};
 use crate::peer::PeerConfig;
 use crate::rib::PeerId;
@@ -12,6 +12,38 @@ use net::Family;
 use std::time::Instant;
 
 impl Router {
+    /// Gives the router another configuration. Another AS, router id or cluster ends all
+    /// sessions; they start anew. What is for the start alone stays as it was:
+    /// `track_next_hops`, `restarting`, `seed`.
+    pub fn configure(&mut self, config: Config, now: Instant) {
+        let old = self.config.clone();
+        self.config = Config {
+            track_next_hops: old.track_next_hops,
+            restarting: old.restarting.clone(),
+            seed: old.seed,
+            ..config
+        };
+        self.out
+            .configure(self.config.cluster(), self.config.queue_limit);
+        self.rib.neighbours[0].router_id = self.config.router_id.0;
+        if old.multipath != self.config.multipath {
+            self.out.all_routes(&self.rib);
+        }
+        let who = |c: &Config| (c.asn, c.router_id, c.cluster());
+        if who(&old) == who(&self.config) {
+            return;
+        }
+        let ids: Vec<PeerId> = self.peers.iter().flatten().map(|p| p.id).collect();
+        for id in ids {
+            self.stop(id, Code::CONFIG_CHANGE.into(), now);
+            // What it announced was judged by who we were.
+            for family in Family::BOTH {
+                self.purge(id, family, |_| true);
+            }
+            self.settle(id, now);
+        }
+    }
+
     /// Gives a peer another configuration.
     pub fn configure_peer(&mut self, id: PeerId, config: PeerConfig, now: Instant) {
         let Some(peer) = self.peer_mut(id) else {

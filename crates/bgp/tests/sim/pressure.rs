@@ -1,15 +1,16 @@
 //! Peers that do not read, and how much is made for them.
 
 use crate::routes::own;
-use bgp::caps::{Capability, Decoding};
-use bgp::message::{Message, Open};
+use bgp::attr::{AsPath, Attributes, NextHop};
+use bgp::caps::{Capability, Decoding, Encoding};
+use bgp::message::{Message, Open, RefreshSubtype, RouteRefresh};
 use bgp::peer::PeerConfig;
 use bgp::rib::PeerId;
 use bgp::router::{Config, ConnId, Output, Router};
 use bgp::types::{AfiSafi, PerFamily, RouterId};
 use bgp::{Asn, Cidr, Family, wire};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 const LIMIT: usize = 4096;
@@ -19,6 +20,8 @@ struct Peer {
     got: BTreeSet<Cidr>,
     octets: Vec<u8>,
     updates: usize,
+    /// Marks of refreshes, and what was known when each came.
+    marks: Vec<(RefreshSubtype, usize)>,
 }
 
 fn router(now: Instant) -> Router {
@@ -40,6 +43,8 @@ fn up(r: &mut Router, n: u32, now: Instant) -> Peer {
         capabilities: vec![
             Capability::MultiProtocol(AfiSafi::IPV4_UNICAST),
             Capability::FourOctetAs(Asn(2)),
+            Capability::RouteRefresh,
+            Capability::EnhancedRouteRefresh,
         ],
     };
     let mut octets = Vec::new();
@@ -51,6 +56,7 @@ fn up(r: &mut Router, n: u32, now: Instant) -> Peer {
         got: BTreeSet::new(),
         octets: Vec::new(),
         updates: 0,
+        marks: Vec::new(),
     }
 }
 
@@ -78,7 +84,11 @@ fn read(r: &mut Router, p: &mut Peer, max: usize, now: Instant) -> usize {
     };
     while let Some(len) = wire::frame_len(&p.octets, false).expect("well formed") {
         let message: Vec<u8> = p.octets.drain(..len).collect();
-        if let Message::Update(u) = wire::read(&message, &how).expect("well formed") {
+        let message = wire::read(&message, &how).expect("well formed");
+        if let Message::RouteRefresh(refresh) = &message {
+            p.marks.push((refresh.subtype, p.got.len()));
+        }
+        if let Message::Update(u) = message {
             p.updates += 1;
             for n in u.withdrawn.iter().flat_map(|b| b.iter()) {
                 p.got.remove(&n.prefix);
@@ -209,4 +219,85 @@ fn prefixes_of_one_kind_share_messages() {
     while read(&mut r, &mut p, 10_000, now) > 0 {}
     assert_eq!((p.got.len(), p.updates - before), (2000, 2));
     assert_eq!(r.routes(Family::V4).count(), 2000);
+}
+
+/// UPDATEs that announce these.
+fn update(range: std::ops::Range<u32>) -> Vec<u8> {
+    let how = Encoding {
+        four_octet_as: true,
+        ..Encoding::default()
+    };
+    let hop: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
+    let mut a = Attributes::new(NextHop::from(hop));
+    a.as_path = AsPath::sequence([Asn(2)]);
+    let block = wire::AttributeBlock::new(Family::V4, &a, &how).expect("fits");
+    let mut out = Vec::new();
+    block.write_all(range.map(|i| prefix(i).into()), &mut out);
+    out
+}
+
+fn mark(subtype: RefreshSubtype) -> Vec<u8> {
+    let mut out = Vec::new();
+    let family = AfiSafi::IPV4_UNICAST;
+    wire::write_refresh(RouteRefresh { family, subtype }, &mut out);
+    out
+}
+
+#[test]
+fn a_marked_refresh_ends_what_it_does_not_bring() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let p = up(&mut r, 1, now);
+    let mut hear = |octets: &[u8]| {
+        r.received(p.conn, octets, now);
+        settle(&mut r, now);
+        r.size().paths
+    };
+    assert_eq!(hear(&update(0..10)), 10);
+    assert_eq!(hear(&mark(RefreshSubtype::End)), 10, "nothing has begun");
+    assert_eq!(hear(&mark(RefreshSubtype::Begin)), 10);
+    assert_eq!(hear(&update(3..12)), 12);
+    assert_eq!(hear(&mark(RefreshSubtype::End)), 9);
+    assert_eq!(hear(&mark(RefreshSubtype::End)), 9);
+}
+
+#[test]
+fn a_refresh_is_answered_between_its_marks() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let mut p = up(&mut r, 1, now);
+    announce(&mut r, 0..5000);
+    settle(&mut r, now);
+    while read(&mut r, &mut p, 10_000, now) > 0 {}
+    assert_eq!(p.got.len(), 5000);
+    p.got.clear();
+    p.marks.clear();
+    r.received(p.conn, &mark(RefreshSubtype::Request), now);
+    settle(&mut r, now);
+    while read(&mut r, &mut p, 10_000, now) > 0 {}
+    assert_eq!(
+        p.marks,
+        [(RefreshSubtype::Begin, 0), (RefreshSubtype::End, 5000)]
+    );
+}
+
+#[test]
+fn what_the_router_is_can_change() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let p = up(&mut r, 1, now);
+    r.received(p.conn, &update(0..10), now);
+    settle(&mut r, now);
+    let mut config = r.config().clone();
+    config.multipath = 4;
+    r.configure(config.clone(), now);
+    assert_eq!(r.size().paths, 10, "no reason to end a session");
+    let mut told = 0;
+    while r.take_routes(100, |_| told += 1) {}
+    assert_eq!(told, 10);
+    config.router_id = RouterId(77);
+    r.configure(config, now);
+    let closed = std::iter::from_fn(|| r.poll(now))
+        .any(|o| matches!(o, Output::Close { conn, .. } if conn == p.conn));
+    assert!(closed && r.size().paths == 0);
 }

@@ -225,3 +225,23 @@ fn we_choose_and_tell_only_when_all_live_peers_have_said_all() {
     let path = net.nodes[d].router.explain(p).expect("there");
     assert!(!path.paths[0].stale);
 }
+
+#[test]
+fn a_second_restart_before_all_was_said_keeps_what_was_said_since() {
+    let (mut net, a, b, [p, again]) = pair(|_, c| c.restart = Some(restart(40, None)));
+    net.kill(b);
+    net.run(secs(1));
+    // Another session of b waits for this router's End-of-RIB until it says its own.
+    back(&mut net, b, true);
+    net.with(b, |r, _| r.announce(again, own(again)));
+    net.latency = secs(3);
+    let said = |net: &Net| {
+        let all = |e: &&Event| matches!(e, Event::EndOfRib { .. });
+        net.nodes[a].events.iter().filter(all).count()
+    };
+    let before = said(&net);
+    net.until(UP, "up again", Net::all_up);
+    assert!(uses(&net, a, p) && said(&net) == before, "too late to die");
+    net.kill(b);
+    assert!(!uses(&net, a, p), "stale since the restart before");
+}
