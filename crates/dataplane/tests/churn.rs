@@ -237,6 +237,8 @@ fn churn(faulty: bool) {
         let text = "add table inet kp; add chain inet kp c; add rule inet kp c counter; \
                     delete table inet kp";
         output(&ns, "nft", &[text]);
+        // A list of rules that never holds still cannot be read.
+        pause(Duration::from_millis(10));
     }));
     let ns = node.ns.try_clone().expect("a descriptor");
     workers.push(worker(&stop, move || {
