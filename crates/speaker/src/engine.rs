@@ -5,7 +5,7 @@
 
 use crate::apply::Applied;
 use crate::conns::{Conn, Phase, Wrote};
-use crate::handle::{Command, Handle, Inbox};
+use crate::handle::{Command, Handle, Inbox, Watch};
 use crate::poll::{Poll, Ready, WOKEN, Waker};
 use crate::sockets::{self, Protection, SocketError};
 use bgp::rib::PeerId;
@@ -39,6 +39,51 @@ pub struct Settings {
     pub seed: u64,
     /// Where to listen instead of where the resources say.
     pub listen: Option<Vec<SocketAddr>>,
+    /// What is done with the kernel's routes; `None` leaves them alone, and every next hop counts
+    /// as reachable: for a reflector that forwards nothing.
+    pub kernel: Option<Kernel>,
+}
+
+impl Settings {
+    /// For a node, without the kernel.
+    pub fn new(node: impl Into<String>, fallback_id: RouterId, seed: u64) -> Self {
+        Self {
+            node: node.into(),
+            fallback_id,
+            seed,
+            listen: None,
+            kernel: None,
+        }
+    }
+
+    /// The same, with learned routes in the kernel and next hops looked up there.
+    #[must_use]
+    pub fn with_kernel(mut self, kernel: Kernel) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+}
+
+/// How the kernel's routes are dealt with.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// The number that our routes carry (`rtm_protocol`): every route of it in the main table is
+    /// ours. 12 is BIRD's, which Calico's nodes use.
+    pub protocol: u8,
+    /// After a restart the routes of before stay at most so long while peers tell theirs.
+    pub deferral: Duration,
+    /// After a restart peers that are not there are waited for at most so long.
+    pub absent: Duration,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            protocol: 12,
+            deferral: Duration::from_secs(240),
+            absent: Duration::from_secs(20),
+        }
+    }
 }
 
 /// What can be looked at from outside, between two rounds.
@@ -76,6 +121,7 @@ pub(crate) struct Engine {
     free: Vec<usize>,
     by_id: HashMap<ConnId, usize>,
     pub(crate) troubles: Vec<String>,
+    watches: Vec<Watch>,
     buffer: Vec<u8>,
     synced: bool,
     dirty: bool,
@@ -116,6 +162,7 @@ impl Engine {
             free: Vec::new(),
             by_id: HashMap::new(),
             troubles: Vec::new(),
+            watches: Vec::new(),
             buffer: vec![0; READ],
             synced: false,
             dirty: false,
@@ -185,6 +232,7 @@ impl Engine {
                         act(router, now);
                     }
                 }
+                Command::Watch(watch) => self.watches.push(watch),
                 Command::Stop(how) => self.stop = Some(how),
             }
         }
@@ -335,7 +383,10 @@ impl Engine {
                 Output::Close { conn, last } => self.close(conn, last, now),
                 Output::Routes => self.routes(),
                 Output::NextHop(_) => {}
-                Output::Event(event) => self.event(&event),
+                Output::Event(event) => {
+                    self.event(&event);
+                    self.tell(&event);
+                }
             }
         }
     }
@@ -345,6 +396,21 @@ impl Engine {
         if let Some(router) = &mut self.router {
             while router.take_routes(usize::MAX, |_| {}) {}
         }
+    }
+
+    /// Tells those who watch.
+    fn tell(&mut self, event: &Event) {
+        let peer = match event {
+            Event::State { peer, .. }
+            | Event::Notified { peer, .. }
+            | Event::Faults { peer, .. }
+            | Event::NearLimit { peer, .. }
+            | Event::OverLimit { peer, .. }
+            | Event::EndOfRib { peer, .. }
+            | Event::Stale { peer, .. } => self.applied.name_of(*peer),
+            Event::Restarted { .. } => "",
+        };
+        self.watches.retain_mut(|w| w(peer, event));
     }
 
     fn event(&self, event: &Event) {

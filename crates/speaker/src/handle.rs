@@ -4,7 +4,7 @@
 
 use crate::engine::{Engine, Settings, Stop, View};
 use crate::poll::Waker;
-use bgp::router::Router;
+use bgp::router::{Event, Router};
 use model::{SecretKey, Update};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -19,6 +19,7 @@ pub struct Gone;
 
 type Look = Box<dyn FnOnce(&View<'_>) + Send>;
 type Act = Box<dyn FnOnce(&mut Router, Instant) + Send>;
+pub(crate) type Watch = Box<dyn FnMut(&str, &Event) -> bool + Send>;
 
 pub(crate) enum Command {
     Update(Update),
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Synced,
     Look(Look),
     Act(Act),
+    Watch(Watch),
     Stop(Stop),
 }
 
@@ -116,6 +118,18 @@ impl Handle {
     /// When the speaker has ended.
     pub fn act(&self, act: impl FnOnce(&mut Router, Instant) + Send + 'static) -> Result<(), Gone> {
         self.send(Command::Act(Box::new(act)))
+    }
+
+    /// Tells each event from now on, with the name of the peer that it is about (empty when it is
+    /// about none), in the speaker's own thread: it must be quick. It ends when it says `false`.
+    ///
+    /// # Errors
+    /// When the speaker has ended.
+    pub fn watch(
+        &self,
+        watch: impl FnMut(&str, &Event) -> bool + Send + 'static,
+    ) -> Result<(), Gone> {
+        self.send(Command::Watch(Box::new(watch)))
     }
 
     /// Ends it without a word: peers that know graceful restart go on forwarding.

@@ -13,6 +13,6 @@ mod handle;
 mod poll;
 mod sockets;
 
-pub use engine::{Settings, View};
+pub use engine::{Kernel, Settings, View};
 pub use handle::{Gone, Handle};
 pub use sockets::SocketError;
