@@ -315,6 +315,12 @@ impl Router {
             Action::Deliver => return,
             _ => {}
         }
+        self.act_on(id, side, action, now);
+        self.tell_queue(id, side, now);
+    }
+
+    /// The actions that change nothing but the connection and its timers.
+    fn act_on(&mut self, id: PeerId, side: Side, action: Action, now: Instant) {
         let jitter = self.random(1000);
         let Some(peer) = self.peer_mut(id) else {
             return;
@@ -368,7 +374,6 @@ impl Router {
             }
             _ => {}
         }
-        self.tell_queue(id, side, now);
     }
 
     /// Tells the caller once that a connection has something to send.
