@@ -64,6 +64,7 @@ const TESTS: &[Test] = &[
         "an_agent_that_fails_is_quoted",
         an_agent_that_fails_is_quoted,
     ),
+    ("services_lead_to_pods", services_lead_to_pods),
     ("scenarios_pass_and_fail", scenarios_pass_and_fail),
     ("an_ordinary_user_can_do_it", an_ordinary_user_can_do_it),
 ];
@@ -589,6 +590,44 @@ fn an_agent_that_fails_is_quoted() {
     );
     assert_eq!(processes_of(&b), []);
     assert!(!b.dir.join("l/lab").exists());
+}
+
+fn services_lead_to_pods() {
+    let b = Bench::new();
+    b.ok(&["up", "--nodes", "2"]);
+    let file = b.file(
+        "web.yaml",
+        "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {nodeName: node-1}}\n---\n\
+         {apiVersion: v1, kind: Pod, metadata: {name: b, labels: {app: web}}, spec: {nodeName: node-2}}\n---\n\
+         {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: NodePort, \
+         selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}}\n",
+    );
+    b.ok(&["apply", "-f", &file]);
+    // The controller and the proxies follow on their own.
+    until("the service leads to the pod", || {
+        let r = b.lab(&[
+            "probe",
+            "default/a",
+            "service/default/web",
+            "80",
+            "--timeout",
+            "300ms",
+        ]);
+        r.status.success()
+    });
+    let r = b.probe(&["default/a", "service/default/web", "80"]);
+    assert_eq!(r[0]["verdict"], "open", "{}", r[0]);
+    assert_eq!(r[0]["address"], "10.96.0.11", "{}", r[0]);
+    let r = b.probe(&["node/node-1", "node/node-2", "30080"]);
+    assert_eq!(r[0]["verdict"], "open", "{}", r[0]);
+    // A pod that reaches itself through its service comes from its node.
+    let r = b.probe(&["default/b", "service/default/web", "80"]);
+    assert_eq!(r[0]["verdict"], "open", "{}", r[0]);
+    let why = b.ok(&["why", "default/a", "service/default/web", "80"]);
+    assert!(why.starts_with("allow: "), "{why}");
+    assert!(why.contains("profile kns.default"), "{why}");
+    let text = b.fails(1, &["probe", "default/a", "service/default/none", "80"]);
+    assert!(text.contains("there is no service/default/none"), "{text}");
 }
 
 fn scenarios_pass_and_fail() {
