@@ -13,8 +13,8 @@ MANX := $(TARGET)/release/manx
 # tests read back with, what the benchmarks compare with.
 BUILD_NEEDS := cc:gcc
 DEMO_NEEDS := $(BUILD_NEEDS) /usr/lib/cni/bandwidth:containernetworking-plugins ping:iputils-ping
-TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables
-BENCH_NEEDS := $(TEST_NEEDS) iperf3:iperf3
+TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables bird:bird2
+BENCH_NEEDS := $(TEST_NEEDS) iperf3:iperf3 /usr/lib/frr/bgpd:frr gobgpd:gobgpd
 
 .PHONY: help
 help: ## Show this help
