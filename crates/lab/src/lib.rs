@@ -27,8 +27,8 @@ pub use args::Args;
 /// 1 for a command that failed or an expectation that did not hold, 2 for input that cannot
 /// be used; `exec` gives that of the program it ran.
 ///
-/// Must be called from the main thread before any other thread exists: `up`, `test` and
-/// `demo` clone a process into new namespaces.
+/// `up`, `test`, `random` and `demo` clone a process into new namespaces; between clone and exec it
+/// makes only system calls, so that other threads do not matter.
 #[must_use]
 pub fn run(args: Args) -> std::process::ExitCode {
     command::run(args)
