@@ -180,3 +180,31 @@ fn routes_of_one_family_over_the_other() {
         assert_eq!(why.exports[0].route.is_err(), !agreed);
     }
 }
+
+#[test]
+fn routes_do_not_come_back_into_their_cluster() {
+    let mut net = Net::new(14);
+    let cluster = bgp::types::ClusterId(99);
+    let reflector = |net: &mut Net| net.router_with(1, |c| c.cluster_id = Some(cluster));
+    let (x, y) = (reflector(&mut net), reflector(&mut net));
+    let client = net.router(1);
+    net.peer(x, y, |_, _| {});
+    net.peer(x, client, |n, p| p.client = n == x);
+    net.until(UP, "up", Net::all_up);
+    let p = c("10.1.0.0/16");
+    net.with(client, |r, _| r.announce(p, own(p)));
+    net.run(SOON);
+    assert!(net.nodes[x].router.best(p).is_some());
+    assert_eq!(refusal(&net, y, p), Some(Refusal::OwnCluster));
+}
+
+#[test]
+fn a_route_through_ourselves_is_refused() {
+    let mut net = chain(&[1, 2], |_, _, p| p.next_hop = bgp::peer::NextHopMode::Keep);
+    let p = c("10.1.0.0/16");
+    let mut route = own(p);
+    route.attributes.next_hop = net.nodes[1].addr.into();
+    net.with(0, |r, _| r.announce(p, route));
+    net.run(SOON);
+    assert_eq!(refusal(&net, 1, p), Some(Refusal::OwnNextHop));
+}
