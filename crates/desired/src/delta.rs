@@ -9,6 +9,10 @@ use net::{Cidr, Family};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The NFLOG group that copies of name servers' answers to workloads go to, while
+/// [`Delta::domains`] names any. Nothing of Calico uses it.
+pub const ANSWERS_GROUP: u16 = 5353;
+
 /// What becomes of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetChange {

@@ -14,7 +14,7 @@ mod host;
 mod policy;
 mod route;
 
-pub use delta::{Delta, Desired, SetChange};
+pub use delta::{ANSWERS_GROUP, Delta, Desired, SetChange};
 pub use host::{HostMatch, HostPolicy};
 pub use policy::{
     Entity, Member, Members, PolicyRules, ProfileRules, Rule, SetId, SetKind, TierPolicies,

@@ -94,7 +94,12 @@ impl Ground<'_> {
 
 /// All chains that depend on settings and on what is in use, by name. One that is not here
 /// must not exist.
-pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainName, Chain> {
+pub(crate) fn chains(
+    g: &Globals,
+    uses: &Uses,
+    sets: &Sets,
+    answers: bool,
+) -> BTreeMap<ChainName, Chain> {
     let at = Ground {
         globals: g,
         prefixes: Prefixes(
@@ -153,6 +158,12 @@ pub(crate) fn chains(g: &Globals, uses: &Uses, sets: &Sets) -> BTreeMap<ChainNam
         "mark-dscp",
         filter(Hook::Postrouting, -150, translate::dscp(&at)),
     );
+    if answers {
+        add(
+            "answers",
+            filter(Hook::Postrouting, 300, crate::answers::copies(&at.prefixes)),
+        );
+    }
     hosthooks::chains(&at, &mut out);
     out
 }

@@ -6,6 +6,7 @@
 //!
 //! Never: does I/O, reads a clock, knows what the kernel holds.
 
+mod answers;
 mod arp;
 mod base;
 mod changes;

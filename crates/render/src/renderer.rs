@@ -64,6 +64,8 @@ pub struct Renderer {
     routes: BTreeMap<Cidr, RouteTarget>,
     vteps: BTreeMap<(Arc<str>, Family), Vtep>,
     vxlan_hosts: [CoverSet; 2],
+    /// Rules ask for addresses of domain names.
+    answers: bool,
 }
 
 const fn slot(f: Family) -> usize {
@@ -175,6 +177,10 @@ impl Renderer {
             }
             touched.routes.insert(*dst);
         }
+        if let Some(names) = &delta.domains {
+            let asked = !names.is_empty();
+            touched.features |= std::mem::replace(&mut self.answers, asked) != asked;
+        }
         self.set_vteps(&delta.vteps, &mut out);
         self.render(&touched, &mut out);
         out
@@ -258,7 +264,7 @@ impl Renderer {
 
     /// Brings the base chains to what settings and uses ask for.
     fn set_base(&mut self, out: &mut Vec<TableEdit>) {
-        let new = base::chains(&self.globals, self.hosts.uses(), &self.sets);
+        let new = base::chains(&self.globals, self.hosts.uses(), &self.sets, self.answers);
         for name in self.base.keys().filter(|n| !new.contains_key(*n)) {
             out.push(TableEdit::RemoveChain(name.clone()));
         }

@@ -384,23 +384,7 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
-        loop {
-            // SAFETY: the slice is valid for its length. An unconnected netlink socket
-            // sends to port 0, the kernel.
-            let n = unsafe {
-                libc::send(
-                    self.fd.as_raw_fd(),
-                    bytes.as_ptr().cast(),
-                    bytes.len(),
-                    libc::MSG_NOSIGNAL,
-                )
-            };
-            match n {
-                0.. => return Ok(()),
-                _ if Errno::last() == Errno::EINTR => {}
-                _ => return Err(Errno::last()),
-            }
-        }
+        send(self.fd.as_fd(), bytes)
     }
 
     fn receive(&mut self) -> Result<usize, Errno> {
@@ -417,6 +401,27 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// One datagram to the kernel.
+fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    loop {
+        // SAFETY: the slice is valid for its length. An unconnected netlink socket
+        // sends to port 0, the kernel.
+        let n = unsafe {
+            libc::send(
+                fd.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        };
+        match n {
+            0.. => return Ok(()),
+            _ if Errno::last() == Errno::EINTR => {}
+            _ => return Err(Errno::last()),
+        }
     }
 }
 
@@ -514,6 +519,42 @@ impl EventSocket {
     /// As [`EventSocket::open`], or if the namespace cannot be entered.
     pub fn open_in(protocol: Protocol, groups: &[u32], ns: &NetNs) -> Result<Self, NetlinkError> {
         ns.run(|| Self::open(protocol, groups))?
+    }
+
+    /// Sends one message and takes its acknowledgement; what is bound by it is bound to this
+    /// socket. Notifications that wait already are thrown away, so ask before you read.
+    ///
+    /// # Errors
+    /// The kernel's refusal, under the name `operation`.
+    pub fn request(
+        &mut self,
+        operation: impl Display,
+        mut msg: Message,
+    ) -> Result<(), NetlinkError> {
+        /// Notifications have 0.
+        const SEQ: u32 = 1;
+        msg.set_seq(SEQ);
+        msg.add_flags((libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16);
+        let fail = |cause| NetlinkError {
+            operation: operation.to_string(),
+            cause,
+        };
+        send(self.fd.as_fd(), msg.bytes()).map_err(|e| fail(Cause::System(e)))?;
+        loop {
+            // The kernel has answered by now; that nothing waits means that it did not.
+            let n = match receive(self.fd.as_fd(), &mut self.buf, libc::MSG_DONTWAIT) {
+                Ok(n) => n,
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(fail(Cause::System(e))),
+            };
+            let answer = Frames::new(&self.buf[..n])
+                .find(|f| f.seq == SEQ && i32::from(f.kind) == libc::NLMSG_ERROR);
+            if let Some(frame) = answer {
+                return verdict(&frame)
+                    .ok_or_else(|| fail(Cause::Malformed))?
+                    .map_err(fail);
+            }
+        }
     }
 
     /// Hands over what waits, without waiting: one datagram per call.

@@ -8,6 +8,7 @@
 mod field;
 mod lower;
 mod members;
+pub mod nflog;
 mod plan;
 mod print;
 mod read;
