@@ -26,10 +26,10 @@ mod version;
 mod write;
 
 pub use args::{
-    AnswerFormat, Expected, PolicyDiffArgs, WhyArgs,
-    CheckArgs, Command, ConfigureArgs, ConfirmArgs, ConfirmIn, CreateArgs, DeleteArgs, FileArgs, GetArgs, GlobalArgs,
-    IpamCommand, LabelArgs, Named, Namespace, PatchArgs, PatchType, PolicyCommand, PolicyTestArgs,
-    ReleaseArgs, ShowArgs, Sources, Switch, VersionArgs, WriteArgs,
+    AnswerFormat, CheckArgs, Command, ConfigureArgs, ConfirmArgs, ConfirmIn, CreateArgs,
+    DeleteArgs, Expected, FileArgs, GetArgs, GlobalArgs, IpamCommand, LabelArgs, Named, Namespace,
+    PatchArgs, PatchType, PolicyCommand, PolicyDiffArgs, PolicyTestArgs, ReleaseArgs, ShowArgs,
+    Sources, Switch, VersionArgs, WhyArgs, WriteArgs,
 };
 pub use error::CliError;
 pub use run::{Console, execute, run, status};
