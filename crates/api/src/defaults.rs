@@ -18,6 +18,9 @@ use serde_json::{Map, Value};
 /// The label that repeats a policy's tier, for list requests to select by.
 pub(crate) const TIER_LABEL: &str = "projectcalico.org/tier";
 
+/// The label with which Kubernetes' API server says a namespace's name.
+pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// Fills in the defaults of a resource that is about to be validated and stored.
 pub fn default(resource: &mut Resource) {
     match resource {
@@ -49,6 +52,12 @@ pub fn default(resource: &mut Resource) {
             r.spec.auto_allocate_blocks.get_or_insert(true);
         }
         Resource::KubeNetworkPolicy(r) => kube_policy(&mut r.spec),
+        Resource::Namespace(r) => {
+            let name = r.metadata.name.clone();
+            r.metadata
+                .labels
+                .insert(NAMESPACE_NAME_LABEL.to_owned(), name);
+        }
         Resource::Service(r) => service(&mut r.spec),
         Resource::EndpointSlice(r) => r
             .ports

@@ -3,6 +3,7 @@
 
 use super::{Cause, cause, pod, policy};
 use crate::annotations;
+use crate::defaults::NAMESPACE_NAME_LABEL;
 use crate::kinds::endpoint::{
     EndpointPort, HostEndpoint, IpNat, Profile, QosControls, WorkloadEndpoint,
 };
@@ -199,10 +200,19 @@ fn inherited(meta: &ObjectMeta, prefix: &str) -> impl Iterator<Item = (String, S
     own.chain([(format!("{prefix}projectcalico.org/name"), meta.name.clone())])
 }
 
+/// What endpoints inherit of a namespace. Kubernetes' API server labels each with its own name and policies
+/// rely on it; a store without an API server may hold namespaces without the label.
+fn namespace_labels(meta: &ObjectMeta) -> StringMap {
+    let named = format!("{}{NAMESPACE_NAME_LABEL}", policy::NAMESPACE_PREFIX);
+    inherited(meta, policy::NAMESPACE_PREFIX)
+        .chain([(named, meta.name.clone())])
+        .collect()
+}
+
 /// A namespace is the profile `kns.<name>`: its pods are open until policy says otherwise.
 pub(super) fn namespace_update(meta: &ObjectMeta) -> Update {
     let allow = || vec![model::Rule::any(Action::Allow)];
-    let labels = Labels::new(inherited(meta, policy::NAMESPACE_PREFIX));
+    let labels = Labels::new(namespace_labels(meta));
     let profile = model::Profile {
         ingress: allow(),
         egress: allow(),
@@ -236,7 +246,7 @@ pub fn namespace_profile(r: &Namespace) -> Profile {
     p.metadata.resource_version = format!("{}/", r.metadata.resource_version);
     p.spec.ingress = allow();
     p.spec.egress = allow();
-    p.spec.labels_to_apply = inherited(&r.metadata, policy::NAMESPACE_PREFIX).collect();
+    p.spec.labels_to_apply = namespace_labels(&r.metadata);
     p
 }
 

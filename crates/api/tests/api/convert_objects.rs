@@ -55,6 +55,11 @@ fn profiles_of_namespaces_and_accounts() {
     assert_eq!((&*id, p.ingress.len(), p.egress.len()), ("kns.prod", 1, 1));
     assert_eq!(p.labels.label("pcns.env"), Some("p"));
     assert_eq!(p.labels.label("pcns.projectcalico.org/name"), Some("prod"));
+    // What Kubernetes' API server sees to, also where there is none: policy that denies by it must not miss.
+    assert_eq!(
+        p.labels.label("pcns.kubernetes.io/metadata.name"),
+        Some("prod")
+    );
     let Update::Profile(id, Some(p)) = update(
         "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot, namespace: prod, labels: {r: x}}\nsecrets: []\n",
     ) else {
