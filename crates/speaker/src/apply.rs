@@ -9,8 +9,8 @@ use bgp::attr::Attributes;
 use bgp::peer::{NextHopMode, PeerConfig, Restart, Timers};
 use bgp::policy::Policy;
 use bgp::rib::PeerId;
-use bgp::router::{Config, LocalRoute, Router};
-use bgp::types::{ClusterId, RouterId};
+use bgp::router::{Config, LocalRoute, Restarting, Router};
+use bgp::types::{ClusterId, PerFamily, RouterId};
 use model::SecretKey;
 use net::{Cidr, Family};
 use peering::{METRIC_BASE, Peer, Plan, Speaker};
@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// Routes of our own count before learned ones.
 const OWN_PREFERENCE: u16 = 200;
+/// Connected networks count before all, other routes of the kernel behind all; as in BIRD.
+const CONNECTED_PREFERENCE: u16 = 240;
+const KERNEL_PREFERENCE: u16 = 10;
 
 /// A session that the router has.
 struct Session {
@@ -36,7 +39,7 @@ pub(crate) struct Applied {
     sessions: BTreeMap<(IpAddr, u16), Session>,
     names: HashMap<PeerId, String>,
     keys: HashMap<SecretKey, Option<Vec<u8>>>,
-    announced: BTreeSet<Cidr>,
+    announced: BTreeMap<Cidr, LocalRoute>,
 }
 
 impl Applied {
@@ -46,7 +49,7 @@ impl Applied {
             sessions: BTreeMap::new(),
             names: HashMap::new(),
             keys: HashMap::new(),
-            announced: BTreeSet::new(),
+            announced: BTreeMap::new(),
         }
     }
 
@@ -184,25 +187,47 @@ fn cluster_id(text: &str) -> Option<ClusterId> {
 impl Engine {
     /// Makes the router what the resources say.
     pub(crate) fn follow(&mut self, now: Instant) {
-        let plan = self.world.plan();
+        let mut plan = self.world.plan();
+        // They go the way of service addresses: announced as they are, dead ends here.
+        plan.own.services.extend(&self.settings.statics);
         self.troubles.clear();
         let Some(speaker) = plan.speaker.clone() else {
             self.applied.plan = plan;
             self.silence(now);
             return;
         };
-        let config = router_config(&speaker, self.settings.fallback_id, self.settings.seed);
+        let mut config = router_config(&speaker, self.settings.fallback_id, self.settings.seed);
+        config.track_next_hops = self.kernel.is_some();
+        config.restarting = match &self.router {
+            Some(r) => r.config().restarting.clone(),
+            None => self.restarting(),
+        };
         if self.router.as_ref().is_some_and(|r| *r.config() != config) {
             // Another AS or identifier is another speaker: every session starts anew.
             self.silence(now);
         }
-        self.listen(&self.listen_at(&speaker));
+        if self.listen(&self.listen_at(&speaker)) {
+            self.protect_all();
+        }
         if self.router.is_none() {
             self.router = Some(Router::new(config, now));
         }
+        self.kernel_follows(&plan);
         self.sessions(&plan, now);
-        self.announce(&plan);
         self.applied.plan = plan;
+        self.announce_all();
+    }
+
+    /// Our own restart: where a run before has left routes, they are used until peers have told
+    /// theirs (RFC 4724).
+    fn restarting(&self) -> Option<Restarting> {
+        let kernel = self.settings.kernel.as_ref()?;
+        let [v4, v6] = self.adopted;
+        (v4 || v6).then_some(Restarting {
+            forwarding: PerFamily { v4, v6 },
+            deferral: kernel.deferral,
+            absent: kernel.absent,
+        })
     }
 
     fn listen_at(&self, speaker: &Speaker) -> Vec<SocketAddr> {
@@ -226,6 +251,7 @@ impl Engine {
         }
         self.flush(now);
         self.router = None;
+        self.forget_kernel();
         self.applied.announced.clear();
         self.listen(&[]);
     }
@@ -316,28 +342,67 @@ impl Engine {
         self.flush(now);
     }
 
-    fn announce(&mut self, plan: &Plan) {
+    fn announce_all(&mut self) {
+        let own = &self.applied.plan.own;
+        let mut prefixes: BTreeSet<Cidr> = own.blocks.union(&own.services).copied().collect();
+        prefixes.extend(self.locals.keys());
+        prefixes.extend(self.applied.announced.keys());
+        for prefix in prefixes {
+            self.announce(prefix);
+        }
+    }
+
+    /// Tells the router of a route of our own, or that there is none.
+    pub(crate) fn announce(&mut self, prefix: Cidr) {
         let Some(router) = &mut self.router else {
             return;
         };
-        let wanted: BTreeSet<Cidr> = plan.own.blocks.union(&plan.own.services).copied().collect();
-        for gone in self.applied.announced.difference(&wanted) {
-            router.withdraw(*gone);
-        }
-        for new in wanted.difference(&self.applied.announced) {
-            let family = new.family();
-            let mut attributes = Attributes::new(sockets::any(family == Family::V6).into());
-            let priority = self.world.normal_priority(family);
+        let own = &self.applied.plan.own;
+        let normal = self.world.normal_priority(prefix.family());
+        let route = |priority: u32, preference, interface| {
+            let any = sockets::any(prefix.family() == Family::V6);
+            let mut attributes = Attributes::new(any.into());
             attributes.local_pref = Some(METRIC_BASE.saturating_sub(priority));
-            router.announce(
-                *new,
-                LocalRoute {
-                    attributes,
-                    preference: OWN_PREFERENCE,
-                    interface: None,
-                },
-            );
+            LocalRoute {
+                attributes,
+                preference,
+                interface,
+            }
+        };
+        let wanted = if own.blocks.contains(&prefix) || own.services.contains(&prefix) {
+            Some(route(normal, OWN_PREFERENCE, None))
+        } else {
+            self.locals.get(&prefix).map(|l| {
+                let preference = match l.connected {
+                    true => CONNECTED_PREFERENCE,
+                    false => KERNEL_PREFERENCE,
+                };
+                let metric = if l.metric == 0 { normal } else { l.metric };
+                route(metric, preference, l.interface)
+            })
+        };
+        if self.applied.announced.get(&prefix) == wanted.as_ref() {
+            return;
         }
-        self.applied.announced = wanted;
+        match wanted {
+            Some(wanted) => {
+                self.applied.announced.insert(prefix, wanted.clone());
+                router.announce(prefix, wanted);
+            }
+            None => {
+                self.applied.announced.remove(&prefix);
+                router.withdraw(prefix);
+            }
+        }
+    }
+
+    /// Sets every key on listeners that are new.
+    fn protect_all(&mut self) {
+        let keyed = self.applied.sessions.values();
+        let keyed = keyed.filter(|s| s.how.key.is_some());
+        let all: Vec<_> = keyed.map(|s| (s.peer.address, s.how.clone())).collect();
+        for (address, how) in all {
+            self.protect(address, &how);
+        }
     }
 }

@@ -6,14 +6,16 @@
 use crate::apply::Applied;
 use crate::conns::{Conn, Phase, Wrote};
 use crate::handle::{Command, Handle, Inbox, Watch};
+use crate::kernel::{Change, Local, Order, Policy, Report, Worker};
 use crate::poll::{Poll, Ready, WOKEN, Waker};
 use crate::sockets::{self, Protection, SocketError};
 use bgp::rib::PeerId;
-use bgp::router::{ConnId, Event, Output, Router};
+use bgp::router::{ConnId, Event, Output, RouteChange, Router};
 use bgp::types::RouterId;
 use bytes::Bytes;
-use peering::{Plan, World};
-use std::collections::HashMap;
+use net::{Cidr, Family};
+use peering::{METRIC_BASE, Plan, World};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +27,8 @@ const READ: usize = 256 << 10;
 const READS: usize = 4;
 /// So much is taken from the router for one connection at a time.
 const PULL: usize = 256 << 10;
+/// So many routes are taken from the router for the kernel at a time.
+const CHANGES: usize = 4096;
 /// A wait is never longer, whatever the router says: a lost wake-up is no end.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -42,6 +46,8 @@ pub struct Settings {
     /// What is done with the kernel's routes; `None` leaves them alone, and every next hop counts
     /// as reachable: for a reflector that forwards nothing.
     pub kernel: Option<Kernel>,
+    /// What is announced beside what the resources say.
+    pub statics: BTreeSet<Cidr>,
 }
 
 impl Settings {
@@ -53,6 +59,7 @@ impl Settings {
             seed,
             listen: None,
             kernel: None,
+            statics: BTreeSet::new(),
         }
     }
 
@@ -122,10 +129,40 @@ pub(crate) struct Engine {
     by_id: HashMap<ConnId, usize>,
     pub(crate) troubles: Vec<String>,
     watches: Vec<Watch>,
+    pub(crate) kernel: Option<Worker>,
+    kernel_troubles: Vec<String>,
+    /// The kernel's tables have been read.
+    kernel_ready: bool,
+    /// Whether routes of a run before are in the kernel, whose families have not converged.
+    pub(crate) adopted: [bool; 2],
+    /// The kernel's routes that peers may be told.
+    pub(crate) locals: BTreeMap<Cidr, Local>,
+    /// The router has routes for the kernel.
+    routes_due: bool,
+    hops_due: Vec<(IpAddr, bool)>,
     buffer: Vec<u8>,
     synced: bool,
     dirty: bool,
     stop: Option<Stop>,
+}
+
+/// LOCAL_PREF of a route that has none (RFC 4271, section 9.1.1, leaves it to us).
+const LOCAL_PREF: u32 = 100;
+
+/// What the kernel is to hold of what is best now: nothing of what is our own.
+fn change_of(c: &RouteChange<'_>) -> Change {
+    let learned = c.route.as_ref().filter(|r| r.peer != PeerId::LOCAL);
+    let want = learned.map(|r| {
+        let hops = r.next_hops.iter().map(|(hop, _)| hop.addr());
+        let preference = r.attributes.local_pref.unwrap_or(LOCAL_PREF);
+        // Metric 0 means another one with IPv6.
+        let metric = METRIC_BASE.saturating_sub(preference).max(1);
+        (hops.collect(), metric)
+    });
+    Change {
+        prefix: c.prefix,
+        want,
+    }
 }
 
 /// How it ends.
@@ -149,6 +186,10 @@ impl Engine {
         let (poll, waker) = Poll::new()?;
         let (handle, inbox) = Handle::new(waker.clone());
         let world = World::new(settings.node.as_str());
+        let kernel = match &settings.kernel {
+            Some(k) => Some(Worker::start(k, handle.reporter())?),
+            None => None,
+        };
         let this = Self {
             applied: Applied::new(world.plan()),
             settings,
@@ -163,6 +204,13 @@ impl Engine {
             by_id: HashMap::new(),
             troubles: Vec::new(),
             watches: Vec::new(),
+            kernel_ready: kernel.is_none(),
+            kernel,
+            kernel_troubles: Vec::new(),
+            adopted: [false; 2],
+            locals: BTreeMap::new(),
+            routes_due: false,
+            hops_due: Vec::new(),
             buffer: vec![0; READ],
             synced: false,
             dirty: false,
@@ -192,6 +240,7 @@ impl Engine {
             }
             self.linger(now);
             self.flush(now);
+            self.feed_kernel();
         }
         self.end();
         Ok(())
@@ -223,7 +272,7 @@ impl Engine {
                         plan: &self.applied.plan,
                         router: self.router.as_ref(),
                         ids: &self.applied.ids(),
-                        troubles: &self.troubles,
+                        troubles: &[&self.troubles[..], &self.kernel_troubles[..]].concat(),
                     });
                 }
                 Command::Act(act) => {
@@ -233,6 +282,7 @@ impl Engine {
                     }
                 }
                 Command::Watch(watch) => self.watches.push(watch),
+                Command::Kernel(report) => self.kernel_says(report),
                 Command::Stop(how) => self.stop = Some(how),
             }
         }
@@ -241,7 +291,7 @@ impl Engine {
 
     /// Follows what the resources say now.
     fn settle(&mut self, now: Instant) {
-        if self.dirty && self.synced {
+        if self.dirty && self.synced && self.kernel_ready {
             self.dirty = false;
             self.follow(now);
         }
@@ -381,8 +431,8 @@ impl Engine {
                     }
                 }
                 Output::Close { conn, last } => self.close(conn, last, now),
-                Output::Routes => self.routes(),
-                Output::NextHop(_) => {}
+                Output::Routes => self.routes_due = true,
+                Output::NextHop(hop) => self.hops_due.push((hop.addr, hop.used)),
                 Output::Event(event) => {
                     self.event(&event);
                     self.tell(&event);
@@ -391,11 +441,92 @@ impl Engine {
         }
     }
 
-    /// Nobody takes routes yet: they are let go, so that the router forgets what is gone.
-    fn routes(&mut self) {
-        if let Some(router) = &mut self.router {
-            while router.take_routes(usize::MAX, |_| {}) {}
+    /// Gives the kernel what it has room for.
+    fn feed_kernel(&mut self) {
+        let Some(router) = &mut self.router else {
+            return;
+        };
+        let Some(kernel) = &self.kernel else {
+            // Let go, so that the router forgets what is gone.
+            self.hops_due.clear();
+            if std::mem::take(&mut self.routes_due) {
+                while router.take_routes(usize::MAX, |_| {}) {}
+            }
+            return;
+        };
+        if !self.hops_due.is_empty() {
+            kernel.order(Order::Hops(std::mem::take(&mut self.hops_due)));
         }
+        while self.routes_due {
+            let room = kernel.room().min(CHANGES);
+            if room == 0 {
+                return;
+            }
+            let mut changes = Vec::with_capacity(room.min(64));
+            self.routes_due = router.take_routes(room, |c| changes.push(change_of(&c)));
+            if !changes.is_empty() {
+                kernel.order(Order::Routes(changes));
+            }
+        }
+        for (adopted, family) in self.adopted.iter_mut().zip(Family::BOTH) {
+            if *adopted && !router.is_restarting(family) {
+                *adopted = false;
+                kernel.order(Order::Converged(family));
+            }
+        }
+    }
+
+    fn kernel_says(&mut self, report: Report) {
+        match report {
+            Report::Ready(adopted) => {
+                self.kernel_ready = true;
+                self.adopted = adopted;
+                for (there, family) in adopted.into_iter().zip(Family::BOTH) {
+                    if let (false, Some(kernel)) = (there, &self.kernel) {
+                        kernel.order(Order::Converged(family));
+                    }
+                }
+            }
+            Report::Hops(states) => {
+                if let Some(router) = &mut self.router {
+                    router.next_hops(states);
+                }
+            }
+            Report::Locals(changes) => {
+                for (prefix, local) in changes {
+                    match local {
+                        Some(l) => drop(self.locals.insert(prefix, l)),
+                        None => drop(self.locals.remove(&prefix)),
+                    }
+                    self.announce(prefix);
+                }
+            }
+            Report::Troubles(all) => self.kernel_troubles = all,
+            Report::Room => {}
+        }
+    }
+
+    /// No learned route is wanted any more, nor a next hop known.
+    pub(crate) fn forget_kernel(&mut self) {
+        self.routes_due = false;
+        self.hops_due.clear();
+        if let Some(kernel) = &self.kernel {
+            kernel.order(Order::Forget);
+        }
+    }
+
+    /// Tells the kernel's thread what follows from the resources.
+    pub(crate) fn kernel_follows(&self, plan: &Plan) {
+        let Some(kernel) = &self.kernel else {
+            return;
+        };
+        let by = |p: &peering::Peer| Some((p.address, p.reachable_by?));
+        let ignored = plan.speaker.as_ref().map(|s| s.ignored_interfaces.clone());
+        kernel.order(Order::Policy(Policy {
+            refuse: plan.kernel.refuse.clone(),
+            statics: plan.peers.iter().filter_map(by).collect(),
+            ignored: ignored.unwrap_or_default(),
+        }));
     }
 
     /// Tells those who watch.
@@ -566,15 +697,19 @@ impl Engine {
         }
     }
 
-    /// Listens where it should, keeping listeners that are right.
-    pub(crate) fn listen(&mut self, wanted: &[SocketAddr]) {
+    /// Listens where it should, keeping listeners that are right. Whether one is new.
+    pub(crate) fn listen(&mut self, wanted: &[SocketAddr]) -> bool {
+        let mut new = false;
         self.listeners.retain(|l| wanted.contains(&l.at));
         for &at in wanted {
             if self.listeners.iter().any(|l| l.at == at) {
                 continue;
             }
             match sockets::listener(at) {
-                Ok(fd) => self.listeners.push(Listener { fd, at }),
+                Ok(fd) => {
+                    self.listeners.push(Listener { fd, at });
+                    new = true;
+                }
                 Err(e) => {
                     tracing::error!(error = %e, "cannot listen");
                     self.troubles.push(e.to_string());
@@ -589,6 +724,7 @@ impl Engine {
                     .push(format!("watch the listener on {}: {e}", l.at));
             }
         }
+        new
     }
 
     /// Sets what protects a caller, on every listener of its family.

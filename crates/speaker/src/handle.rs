@@ -3,6 +3,7 @@
 //! Promises: handing something in never blocks; looking waits for the loop, for one round at most.
 
 use crate::engine::{Engine, Settings, Stop, View};
+use crate::kernel::Report;
 use crate::poll::Waker;
 use bgp::router::{Event, Router};
 use model::{SecretKey, Update};
@@ -28,7 +29,19 @@ pub(crate) enum Command {
     Look(Look),
     Act(Act),
     Watch(Watch),
+    Kernel(Report),
     Stop(Stop),
+}
+
+/// How the thread of the kernel's routes tells the loop.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporter(Handle);
+
+impl Reporter {
+    pub(crate) fn report(&self, report: Report) {
+        // Without a loop there is nobody to tell.
+        let _ = self.0.send(Command::Kernel(report));
+    }
 }
 
 /// What comes in.
@@ -51,6 +64,10 @@ impl Handle {
     pub(crate) fn new(waker: Waker) -> (Self, Inbox) {
         let (commands, inbox) = channel();
         (Self { commands, waker }, Inbox(inbox))
+    }
+
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter(self.clone())
     }
 
     /// Starts a speaker in a thread of its own, in the caller's network namespace. Nothing is

@@ -10,6 +10,8 @@ mod apply;
 mod conns;
 mod engine;
 mod handle;
+mod hops;
+mod kernel;
 mod poll;
 mod sockets;
 

@@ -1,0 +1,267 @@
+//! Learned routes in the kernel, read back by `ip`, and the kernel's routes at BIRD. Wants root and
+//! `bird`.
+
+mod support;
+
+use model::Update;
+use netlink::netns::NetNs;
+use speaker::{Kernel, Settings};
+use std::time::Duration;
+use support::{
+    Bird, Ours, Wire, config, connect, peer, peer_with, run, sessions, settings, statics, until,
+    world,
+};
+
+const ID: &str = "10.0.0.2";
+
+fn with_kernel() -> Settings {
+    settings().with_kernel(Kernel {
+        absent: Duration::from_secs(3),
+        ..Kernel::default()
+    })
+}
+
+fn peers(asn: u32) -> Vec<Update> {
+    let mut all = world();
+    all.push(peer("four", "10.0.0.2", asn));
+    all.push(peer("six", "fd00::2", asn));
+    all
+}
+
+/// Our routes in the kernel, both families, one a line.
+fn learned(ns: &NetNs) -> String {
+    let four = run(ns, "ip", "-4 route show proto bird");
+    four + &run(ns, "ip", "-6 route show proto bird")
+}
+
+#[track_caller]
+fn has(ns: &NetNs, wanted: &str) {
+    until(
+        "a route in the kernel",
+        || learned(ns),
+        |s| s.contains(wanted),
+    );
+}
+
+#[track_caller]
+fn has_not(ns: &NetNs, gone: &str) {
+    until(
+        "no route in the kernel",
+        || learned(ns),
+        |s| !s.contains(gone),
+    );
+}
+
+#[test]
+fn learned_routes_come_and_go() {
+    let wire = Wire::new();
+    let all = sessions(65001, 64512, "") + &statics(&["192.0.2.0/24", "2001:db8::/48"]);
+    let bird = Bird::start(&wire.there, ID, &all);
+    let ours = Ours::start(&wire.here, with_kernel(), peers(65001));
+    has(
+        &wire.here,
+        "192.0.2.0/24 via 10.0.0.2 dev eth0 metric 2147483547",
+    );
+    has(
+        &wire.here,
+        "2001:db8::/48 via fd00::2 dev eth0 metric 2147483547",
+    );
+    bird.configure(
+        ID,
+        &(sessions(65001, 64512, "") + &statics(&["2001:db8:1::/48"])),
+    );
+    has(&wire.here, "2001:db8:1::/48");
+    has_not(&wire.here, "192.0.2.0/24");
+    has_not(&wire.here, "2001:db8::/48");
+    // Whoever takes one away gets it back.
+    run(&wire.here, "ip", "-6 route del 2001:db8:1::/48 proto bird");
+    has(&wire.here, "2001:db8:1::/48");
+    // An interface that goes down takes routes along without a word.
+    bird.configure(ID, &all);
+    has(&wire.here, "192.0.2.0/24");
+    run(&wire.here, "ip", "link set eth0 down");
+    run(&wire.here, "ip", "link set eth0 up");
+    run(&wire.here, "ip", "addr replace fd00::1/64 dev eth0 nodad");
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.2");
+    has(&wire.here, "2001:db8::/48 via fd00::2");
+    drop(ours);
+}
+
+#[test]
+fn equal_paths_share_the_traffic() {
+    let wire = Wire::new();
+    let third = NetNs::new().unwrap_or_else(|e| panic!("{e}"));
+    connect(
+        (&wire.here, "eth1", &["10.0.1.1/24", "fd01::1/64"]),
+        (&third, "eth0", &["10.0.1.2/24", "fd01::2/64"]),
+    );
+    let own = statics(&["192.0.2.0/24", "2001:db8::/48"]);
+    let one = Bird::start(&wire.there, ID, &(sessions(65001, 64512, "") + &own));
+    let other = sessions(65001, 64512, "multihop; source address 10.0.1.2;");
+    let other = other
+        .replace("10.0.0.", "10.0.1.")
+        .replace("fd00:", "fd01:");
+    let other = other.replacen("multihop; source address 10.0.1.2;", "", 2);
+    let mut two = Bird::start(&third, "10.0.1.2", &(other + &own));
+    let mut all = peers(65001);
+    let anywhere = |p: &mut model::BgpPeer| p.use_node_ip = false;
+    all.push(peer_with("four2", "10.0.1.2", 65001, anywhere));
+    all.push(peer_with("six2", "fd01::2", 65001, anywhere));
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    ours.established(4);
+    has(&wire.here, "nexthop via 10.0.0.2 dev eth0 weight 1");
+    has(&wire.here, "nexthop via 10.0.1.2 dev eth1 weight 1");
+    has(&wire.here, "nexthop via fd00::2 dev eth0 weight 1");
+    has(&wire.here, "nexthop via fd01::2 dev eth1 weight 1");
+    two.kill();
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.2 dev eth0");
+    has(&wire.here, "2001:db8::/48 via fd00::2 dev eth0");
+    drop(one);
+}
+
+#[test]
+fn service_addresses_of_others_are_not_believed() {
+    let wire = Wire::new();
+    let own = statics(&["192.0.2.0/24", "10.96.5.0/24"]);
+    let _bird = Bird::start(&wire.there, ID, &(sessions(65001, 64512, "") + &own));
+    let mut all = peers(65001);
+    let services = vec![support::cidr("10.96.0.0/12")];
+    all.push(config(|c| c.service_cluster.clone_from(&services)));
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    ours.learns("10.96.5.0/24");
+    has(&wire.here, "192.0.2.0/24");
+    assert!(!learned(&wire.here).contains("10.96.5.0"));
+    ours.update(config(|_| {}));
+    has(&wire.here, "10.96.5.0/24 via 10.0.0.2");
+    ours.update(config(|c| c.service_cluster.clone_from(&services)));
+    has_not(&wire.here, "10.96.5.0/24");
+}
+
+#[test]
+fn the_way_to_a_next_hop_is_followed() {
+    let wire = Wire::new();
+    let far =
+        "export filter { if source != RTS_STATIC then reject; bgp_next_hop = 10.5.0.9; accept; };";
+    let own = sessions(64512, 64512, "").replacen("export where source = RTS_STATIC;", far, 1);
+    let _bird = Bird::start(&wire.there, ID, &(own + &statics(&["192.0.2.0/24"])));
+    let ours = Ours::start(&wire.here, with_kernel(), peers(64512));
+    ours.established(2);
+    run(&wire.here, "ip", "route add 10.5.0.0/24 via 10.0.0.7");
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.7 dev eth0");
+    run(&wire.here, "ip", "route replace 10.5.0.0/24 via 10.0.0.8");
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.8 dev eth0");
+    run(&wire.here, "ip", "route del 10.5.0.0/24");
+    has_not(&wire.here, "192.0.2.0/24");
+    run(&wire.here, "ip", "route add default via 10.0.0.9");
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.9 dev eth0");
+    run(&wire.here, "ip", "route add blackhole 10.5.0.0/26");
+    has_not(&wire.here, "192.0.2.0/24");
+}
+
+#[test]
+fn borrowed_and_elevated_addresses_are_told() {
+    let wire = Wire::new();
+    let bird = Bird::start(&wire.there, ID, &sessions(64512, 64512, ""));
+    let ours = Ours::start(&wire.here, with_kernel(), peers(64512));
+    ours.established(2);
+    run(&wire.here, "ip", "link add cali1 type veth peer name pod1");
+    run(&wire.here, "ip", "link set pod1 up");
+    run(&wire.here, "ip", "link set cali1 up");
+    // Outside of our block, as when an address was borrowed.
+    run(&wire.here, "ip", "route add 172.16.9.5/32 dev cali1");
+    run(&wire.here, "ip", "-6 route add fd10::900/128 dev cali1");
+    // Inside of it: the block says it, unless it goes before.
+    run(
+        &wire.here,
+        "ip",
+        "route add 172.16.1.5/32 dev cali1 metric 1024",
+    );
+    run(
+        &wire.here,
+        "ip",
+        "route add 172.16.1.6/32 dev cali1 metric 512",
+    );
+    // Of no pool.
+    run(&wire.here, "ip", "route add 192.0.2.7/32 dev cali1");
+    let told = |p: &str| {
+        until(
+            "a route there",
+            || bird.route(p),
+            |s| s.contains("BGP.next_hop"),
+        )
+    };
+    let borrowed = told("172.16.9.5/32");
+    assert!(
+        borrowed.contains("BGP.local_pref: 2147482623"),
+        "{borrowed}"
+    );
+    told("fd10::900/128");
+    let elevated = told("172.16.1.6/32");
+    assert!(
+        elevated.contains("BGP.local_pref: 2147483135"),
+        "{elevated}"
+    );
+    for not in ["172.16.1.5/32", "192.0.2.7/32", "10.0.0.0/24"] {
+        assert!(!bird.route(not).contains("BGP.next_hop"), "{not}");
+    }
+    run(&wire.here, "ip", "route del 172.16.9.5/32");
+    until(
+        "gone there",
+        || bird.route("172.16.9.5/32"),
+        |s| !s.contains("BGP.next_hop"),
+    );
+}
+
+#[test]
+fn a_peer_behind_a_gateway_is_reached_by_it() {
+    let wire = Wire::new();
+    let far = NetNs::new().unwrap_or_else(|e| panic!("{e}"));
+    connect(
+        (&wire.there, "eth1", &["10.7.0.1/24"]),
+        (&far, "eth0", &["10.7.0.2/24"]),
+    );
+    run(&wire.there, "sysctl", "-q net.ipv4.ip_forward=1");
+    run(&far, "ip", "route add default via 10.7.0.1");
+    let session = "protocol bgp m4 { local 10.7.0.2 as 65001; neighbor 10.0.0.1 as 64512; multihop; \
+                   connect delay time 1; ipv4 { import all; export where source = RTS_STATIC; }; }\n";
+    let own = session.to_owned() + &statics(&["192.0.2.0/24"]);
+    let _bird = Bird::start(&far, "10.7.0.2", &own);
+    let mut all = world();
+    let gateway = |p: &mut model::BgpPeer| p.reachable_by = Some(support::ip("10.0.0.2"));
+    all.push(peer_with("far", "10.7.0.2", 65001, gateway));
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    has(&wire.here, "10.7.0.2 via 10.0.0.2 dev eth0 metric 32");
+    ours.established(1);
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.2 dev eth0");
+    ours.update(Update::BgpPeer("far".into(), None));
+    has_not(&wire.here, "10.7.0.2");
+}
+
+#[test]
+fn what_a_run_before_has_left_is_adopted() {
+    let wire = Wire::new();
+    let all = |routes: &[&str]| {
+        let gr = "graceful restart on;";
+        sessions(65001, 64512, gr) + &statics(routes)
+    };
+    let bird = Bird::start(&wire.there, ID, &all(&["192.0.2.0/24", "198.51.100.0/24"]));
+    let ours = Ours::start(&wire.here, with_kernel(), peers(65001));
+    has(&wire.here, "192.0.2.0/24");
+    has(&wire.here, "198.51.100.0/24");
+    drop(ours);
+    assert!(learned(&wire.here).contains("192.0.2.0/24 via 10.0.0.2"));
+    bird.configure(ID, &all(&["198.51.100.0/24"]));
+    let changes = wire.here.run(route::Monitor::open);
+    let mut changes = changes
+        .unwrap_or_else(|e| panic!("{e}"))
+        .unwrap_or_else(|e| panic!("{e}"));
+    let _ours = Ours::start(&wire.here, with_kernel(), peers(65001));
+    has_not(&wire.here, "192.0.2.0/24");
+    assert!(learned(&wire.here).contains("198.51.100.0/24"));
+    let kept = support::cidr("198.51.100.0/24");
+    while let Ok(Some(e)) = changes.try_next() {
+        if let route::Event::Route(r) | route::Event::Gone(r) = &e {
+            assert_ne!(r.key.dst, kept, "{e:?}");
+        }
+    }
+}
