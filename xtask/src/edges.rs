@@ -60,6 +60,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "link",
             "route",
             "netlink",
+            // Copies of name servers' answers.
+            "nftables",
         ],
     ),
     (

@@ -7,6 +7,7 @@
 //! Never: touches the kernel, waits for it, or loses a change because one object is bad.
 
 use crate::config::Configuration;
+use crate::domains::Learned;
 use calc::{Calc, Settings};
 use daemon::FelixParams;
 use dataplane::Handle as Dataplane;
@@ -35,7 +36,6 @@ pub(crate) type OnParameters = Box<dyn Fn(&FelixParams) + Send + Sync>;
 
 /// The loop.
 pub(crate) struct Engine {
-    syncer: Syncer,
     calc: Calc,
     dataplane: Dataplane,
     felix: BTreeMap<Arc<str>, FelixConfig>,
@@ -45,22 +45,22 @@ pub(crate) struct Engine {
     metrics: crate::metrics::Metrics,
     endpoints: HashSet<WorkloadKey>,
     policies: HashSet<PolicyKey>,
+    learned: Learned,
 }
 
 impl Engine {
     /// For a node. The watch receives what others want to know.
     pub(crate) fn new(
         node: Arc<str>,
-        syncer: Syncer,
         dataplane: Dataplane,
         configuration: Configuration,
         on_parameters: OnParameters,
         world: watch::Sender<World>,
         metrics: crate::metrics::Metrics,
+        learned: Learned,
     ) -> Self {
         let calc = Calc::new(Settings { node });
         Self {
-            syncer,
             calc,
             dataplane,
             felix: BTreeMap::new(),
@@ -70,23 +70,42 @@ impl Engine {
             metrics,
             endpoints: HashSet::new(),
             policies: HashSet::new(),
+            learned,
         }
     }
 
     /// Runs until the dataplane ends.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, mut syncer: Syncer) {
         self.configure();
         // Nobody stores it, and every cluster has it.
         match api::updates(&api::default_allow_profile().into()) {
             Ok(updates) => updates.into_iter().for_each(|u| self.calc.update(u)),
             Err(e) => tracing::error!(error = %e, "the built-in profile does not convert"),
         }
+        // Before the first state: what rules already let through stays open.
+        let known = std::mem::take(&mut self.learned.known);
+        known.into_iter().for_each(|u| self.calc.update(u));
         loop {
-            let event = self.syncer.next().await;
+            // Not dropped for what is learned meanwhile: a page that is being read would be lost.
+            let mut next = std::pin::pin!(syncer.next());
+            let event = loop {
+                tokio::select! {
+                    event = &mut next => break event,
+                    Some(updates) = self.learned.updates.recv() => if !self.learn(updates) {
+                        return;
+                    },
+                }
+            };
             if !self.take(event) {
                 return;
             }
         }
+    }
+
+    /// Takes what domain names resolved to; false when the dataplane has ended.
+    fn learn(&mut self, updates: Vec<Update>) -> bool {
+        updates.into_iter().for_each(|u| self.calc.update(u));
+        !self.world.borrow().in_sync || self.flush()
     }
 
     /// Handles one event; false when the dataplane has ended.
@@ -111,7 +130,12 @@ impl Engine {
                 if first {
                     tracing::info!("the datastore's snapshot is complete");
                 }
-                self.flush() && (!first || self.dataplane.in_sync().is_ok())
+                let open = self.flush();
+                // Nothing changed if no rule ever asked for a name.
+                self.learned
+                    .watched
+                    .send_if_modified(|w| w.is_none() && w.replace(Arc::default()).is_none());
+                open && (!first || self.dataplane.in_sync().is_ok())
             }
             SyncEvent::Lost(why) => {
                 tracing::warn!(error = %why, "the datastore is out of reach; what is programmed stays in force");
@@ -149,6 +173,9 @@ impl Engine {
         );
         self.metrics.deltas.inc();
         self.count(&delta);
+        if let Some(names) = &delta.domains {
+            self.learned.watched.send_replace(Some(names.clone()));
+        }
         self.dataplane.apply(delta).is_ok()
     }
 

@@ -11,6 +11,7 @@ mod attach;
 mod config;
 mod confirm;
 mod detect;
+mod domains;
 mod engine;
 mod metrics;
 mod mtu;
@@ -114,10 +115,13 @@ async fn run(params: Params) -> Result<(), Error> {
     let plane = Dataplane::new(options)?;
     let handle = plane.handle();
     let metrics = metrics::Metrics::default();
+    let names = domains::Metrics::default();
     params.metrics.register(|r| {
         metrics.register(r);
         handle.metrics().register(r);
+        names.register(r);
     });
+    let (learner, learned) = domains::Learner::load(params.lib_dir.clone(), names);
     let prefix = own
         .interface_prefix
         .first()
@@ -126,18 +130,20 @@ async fn run(params: Params) -> Result<(), Error> {
     let (world, mut changes) = watch::channel(World::default());
     let engine = Engine::new(
         params.node.clone(),
-        Syncer::new(params.store.clone()).converting(Conversion {
-            interface_prefix: prefix.as_str().into(),
-        }),
         handle.clone(),
         params.configuration,
         params.on_parameters,
         world,
         metrics,
+        learned,
     );
+    let syncer = Syncer::new(params.store.clone()).converting(Conversion {
+        interface_prefix: prefix.as_str().into(),
+    });
     let promises = tokio::spawn(confirm::keep(params.store.clone(), params.node.clone()));
     let mut plane = tokio::spawn(plane.run());
-    let mut engine = tokio::spawn(engine.run());
+    let mut engine = tokio::spawn(engine.run(syncer));
+    let mut learner = tokio::spawn(learner.run());
     tokio::select! {
         synced = changes.wait_for(|w| w.in_sync) => drop(synced.map_err(|_| StartError::Init("the syncer ended".to_owned()))?),
         _ = params.stop.requested() => return Ok(()),
@@ -178,12 +184,17 @@ async fn run(params: Params) -> Result<(), Error> {
         },
         // A dead calculation would leave the node at an old state, and nobody would know.
         done = &mut engine => done.map_err(|e| Error::Ended("the calculation", e.to_string())),
+        done = &mut learner => {
+            let why = done.err().map_or_else(|| "nobody takes them".to_owned(), |e| e.to_string());
+            Err(Error::Ended("the learning of addresses", why))
+        }
         done = upkeep.run(changes, &health) => done,
     };
     // Requests end first, then changes; the kernel keeps what it holds.
     server.abort();
     promises.abort();
     engine.abort();
+    learner.abort();
     let _ = std::fs::remove_file(&params.socket);
     handle.stop();
     if !plane.is_finished() {
