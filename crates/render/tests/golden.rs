@@ -424,6 +424,19 @@ fn limits_of_a_workload() {
 }
 
 #[test]
+fn answers_of_name_servers() {
+    let mut named = rule(Action::Allow);
+    named.destination.sets.push(set_id("d:names"));
+    let mut d = one_pod(&[("web", policy(vec![], vec![named]))]);
+    d.sets.insert(set_id("d:names"), nets(&["192.0.2.7/32"]));
+    d.domains = vec![Arc::from("*.example.org")].into();
+    change(&mut d, |g| {
+        g.interface_prefixes = vec!["cali".to_owned(), "tap".to_owned()];
+    });
+    check("answers.nft", &d);
+}
+
+#[test]
 fn floating_addresses_and_services() {
     let mut d = one_pod(&[]);
     let ip = |s: &str| s.parse().expect("an address");

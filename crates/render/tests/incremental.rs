@@ -309,6 +309,9 @@ fn build((g, policies, pods, (a, b), routes, hosts): Parts) -> Desired {
     {
         d.profiles.clear();
     }
+    if d.policies.len() % 2 == 1 {
+        d.domains = d.policies.keys().map(|k| k.name.clone()).collect();
+    }
     for (i, kind) in routes.into_iter().enumerate() {
         let target = match kind {
             None => continue,
