@@ -196,7 +196,8 @@ pub fn row_with_asn(resource: &Resource, wide: bool, cluster_asn: net::Asn) -> V
             with(cells)
         }
         Resource::ClusterNetworkPolicy(r) => {
-            with(vec![r.spec.tier.clone(), r.spec.priority.to_string()])
+            let priority = r.spec.priority.map(|n| n.to_string());
+            with(vec![r.spec.tier.clone(), priority.unwrap_or_default()])
         }
         Resource::Service(r) => with(service(r, wide)),
         Resource::EndpointSlice(r) => {

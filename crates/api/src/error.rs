@@ -1,5 +1,6 @@
 //! What can be wrong with an object or a document, in the words that users know.
 
+use crate::resource::ResourceKind;
 use std::fmt;
 
 /// One violation.
@@ -92,7 +93,7 @@ pub enum DocProblem {
     #[error("field in document is not recognized or is in the wrong location: {}", .0.join(", "))]
     UnknownFields(Vec<String>),
     /// No such resource.
-    #[error("resource type '{kind}' is not supported{}", version_note(.api_version))]
+    #[error("resource type '{kind}' is not supported{}", version_note(.api_version, .kind))]
     UnknownKind {
         /// As written.
         api_version: String,
@@ -104,10 +105,49 @@ pub enum DocProblem {
     Untyped(&'static str),
 }
 
-fn version_note(v: &str) -> String {
-    if v.is_empty() {
-        String::new()
-    } else {
-        format!(" (apiVersion {v})")
+fn version_note(version: &str, kind: &str) -> String {
+    let mut out = match version {
+        "" => String::new(),
+        v => format!(" (apiVersion {v})"),
+    };
+    if let Some(meant) = meant(kind) {
+        out.push_str(&format!("; {meant}"));
     }
+    out
+}
+
+/// What somebody probably meant by a kind that there is not.
+fn meant(kind: &str) -> Option<String> {
+    if ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"].contains(&kind) {
+        let now = ResourceKind::ClusterNetworkPolicy.info();
+        return Some(format!(
+            "{} of {} takes its place",
+            now.kind, now.api_version
+        ));
+    }
+    let near = ResourceKind::ALL.iter().map(|k| k.info());
+    let near = near.filter(|i| within_two(&i.kind.to_lowercase(), &kind.to_lowercase()));
+    let mut near: Vec<String> = near
+        .map(|i| format!("kind {} of apiVersion {}", i.kind, i.api_version))
+        .collect();
+    near.sort();
+    near.dedup();
+    match near.is_empty() {
+        true => None,
+        false => Some(format!("there is {}", near.join(", "))),
+    }
+}
+
+/// Whether two insertions, removals or changes of a byte make one word of the other.
+fn within_two(a: &str, b: &str) -> bool {
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.bytes().enumerate() {
+            let change = above[j] + usize::from(x != y);
+            row.push(change.min(above[j + 1] + 1).min(row[j] + 1));
+        }
+        above = row;
+    }
+    above.last().is_some_and(|d| *d <= 2)
 }

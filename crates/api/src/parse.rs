@@ -127,11 +127,31 @@ fn document(chunk: &Chunk<'_>, source: &str, out: &mut Parsed) {
     }
 }
 
-/// The library's message without its own idea of where, which would repeat ours in other words.
+/// The library's message without its own idea of where, which would repeat ours in other words, and in
+/// the words of those who write such files.
 fn plain_message(e: &serde_saphyr::Error) -> String {
+    const IN_OUR_WORDS: [(&str, &str); 8] = [
+        ("expected sequence start", "expected a list"),
+        ("expected mapping start", "expected fields with values"),
+        ("invalid floating point", "expected a number"),
+        ("non-finite float", "expected a finite number"),
+        ("recursion limit exceeded", "nested too deeply"),
+        ("budget breached: Depth", "nested too deeply"),
+        (
+            "budget breached: Nodes",
+            "too large, with its aliases written out",
+        ),
+        ("budget breached", "too large"),
+    ];
     let text = e.without_snippet().to_string();
-    let end = text.find(" at line ").unwrap_or(text.len());
-    text[..end].trim_end_matches(':').to_owned()
+    let end = [" at line ", ", set DuplicateKeyPolicy"]
+        .iter()
+        .filter_map(|m| text.find(m))
+        .min()
+        .unwrap_or(text.len());
+    let text = text[..end].trim_end_matches(':');
+    let ours = IN_OUR_WORDS.iter().find(|(t, _)| text.starts_with(t));
+    ours.map_or(text, |(_, ours)| ours).to_owned()
 }
 
 enum Shape {

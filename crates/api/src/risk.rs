@@ -31,7 +31,7 @@ impl fmt::Display for Closed {
             ),
             None => write!(
                 f,
-                "HostEndpoint({host}) has neither a policy nor a profile: node {node} drops everything"
+                "HostEndpoint({host}) has neither a policy nor a profile that exists: node {node} drops everything"
             ),
         }
     }

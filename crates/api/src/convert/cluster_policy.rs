@@ -36,10 +36,12 @@ pub(super) fn update(r: &ClusterNetworkPolicy) -> Result<Update, Cause> {
     let egress: Vec<_> = (s.egress.iter())
         .flat_map(|r| rules(&r.name, &r.action, &r.to, &r.protocols, Side::Destination))
         .collect();
+    // Validation wants it; what is stored without one is enforced all the same.
+    let priority = s.priority.unwrap_or_default();
     let policy = Policy {
         tier: tier.into(),
         order: Some(f64::from(
-            i32::try_from(s.priority).map_err(|e| format!("spec.priority: {e}"))?,
+            i32::try_from(priority).map_err(|e| format!("spec.priority: {e}"))?,
         )),
         selector: subject(&s.subject).map_err(|e| format!("spec.subject: {e}"))?,
         applies_ingress: !ingress.is_empty(),

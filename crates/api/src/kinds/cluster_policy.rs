@@ -22,16 +22,14 @@ record! {
     pub struct ClusterPolicySpec {
         /// `Admin` or `Baseline`.
         pub tier: String,
+        /// 0 to 1000, lower goes first. It has no default.
+        pub priority: Option<i64>,
         /// To which pods it applies.
         pub subject: ClusterSubject,
         /// Towards the pods, at most 25.
         pub ingress: Vec<ClusterIngressRule>,
         /// From the pods, at most 25.
         pub egress: Vec<ClusterEgressRule>,
-        always {
-            /// 0 to 1000, lower goes first.
-            pub priority: i64,
-        }
     }
 }
 

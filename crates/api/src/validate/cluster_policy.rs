@@ -11,7 +11,10 @@ pub(super) fn check(c: &mut Check, s: &ClusterPolicySpec) {
     if !["Admin", "Baseline"].contains(&s.tier.as_str()) {
         c.fail("spec.tier", &s.tier, "must be one of Admin, Baseline");
     }
-    c.range("spec.priority", s.priority, 0, 1000);
+    match s.priority {
+        Some(n) => c.range("spec.priority", n, 0, 1000),
+        None => c.fail("spec.priority", "", "must be set, between 0 and 1000"),
+    }
     match (&s.subject.namespaces, &s.subject.pods) {
         (Some(n), None) => kube::labels(c, "spec.subject.namespaces", n),
         (None, Some(p)) => pods(c, "spec.subject.pods", p),

@@ -3,6 +3,7 @@
 use super::Check;
 use crate::resource::{Resource, ResourceKind};
 
+const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const MAX_NAME: usize = 253;
 const MAX_ANNOTATIONS: usize = 256 << 10;
@@ -63,15 +64,19 @@ pub(super) fn check(c: &mut Check, r: &Resource) {
     } else if !fits {
         let form = match kind {
             ResourceKind::NetworkPolicy | ResourceKind::StagedNetworkPolicy => {
-                "^((label)(\\.label)?|((?:knp|ossg)\\.default\\.(subdomain)))$".to_owned()
+                format!("^(({LABEL})(\\.{LABEL})?|((?:knp|ossg)\\.default\\.({SUBDOMAIN})))$")
             }
             ResourceKind::GlobalNetworkPolicy | ResourceKind::StagedGlobalNetworkPolicy => {
-                "^(label\\.)?label$".to_owned()
+                format!("^({LABEL}\\.)?{LABEL}$")
             }
             _ => SUBDOMAIN.to_owned(),
         };
+        let dots = match is_subdomain(name) {
+            true => "; a policy's name has at most one dot",
+            false => "",
+        };
         let reason = format!(
-            "name must consist of lower case alphanumeric characters, '-' or '.' (regex: {form})"
+            "name must consist of lower case alphanumeric characters, '-' or '.' (regex: {form}){dots}"
         );
         c.fail("metadata.name", name, reason);
     }

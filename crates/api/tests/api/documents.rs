@@ -69,6 +69,72 @@ fn json_and_lists() {
 }
 
 #[test]
+fn what_was_meant_is_said() {
+    let of = |version: &str, kind: &str| {
+        outcome(&format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n"
+        ))
+    };
+    let unsupported = |version: &str, kind: &str, hint: &str| {
+        format!(
+            "f.yaml:1:1: resource type '{kind}' is not supported (apiVersion {version}); {hint}"
+        )
+    };
+    for (version, kind, hint) in [
+        (
+            "projectcalico.org/v1",
+            "GlobalNetworkPolicy",
+            "there is kind GlobalNetworkPolicy of apiVersion projectcalico.org/v3",
+        ),
+        (
+            "projectcalico.org/v3",
+            "GlobalNetworkPolcy",
+            "there is kind GlobalNetworkPolicy of apiVersion projectcalico.org/v3",
+        ),
+        (
+            "policy.networking.k8s.io/v1alpha1",
+            "AdminNetworkPolicy",
+            "ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2 takes its place",
+        ),
+    ] {
+        assert_eq!(of(version, kind), [unsupported(version, kind, hint)]);
+    }
+}
+
+#[test]
+fn faults_are_in_words_of_those_who_write_files() {
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: x}}\nspec: {spec}\n"
+        )
+    };
+    let deep = format!("{}1{}", "{a: ".repeat(500), "}".repeat(500));
+    for (text, said) in [
+        (policy("{order: ten}"), "f.yaml:4:15: expected a number"),
+        (
+            policy("{order: .nan}"),
+            "f.yaml:4:15: expected a finite number",
+        ),
+        (
+            policy("{ingress: [{action: Allow, destination: {ports: 80}}]}"),
+            "f.yaml:4:55: expected a list",
+        ),
+        (
+            policy("{ingress: [1]}"),
+            "f.yaml:4:18: expected fields with values",
+        ),
+        (
+            policy("{tier: a, tier: b}"),
+            "f.yaml:4:17: duplicate mapping key: tier",
+        ),
+        (policy(&deep), "nested too deeply"),
+    ] {
+        let found = outcome(&text).join("\n");
+        assert!(found.ends_with(said), "{said:?} of {found:?}");
+    }
+}
+
+#[test]
 fn a_bad_document_does_not_hide_the_good_ones() {
     let found = outcome(
         "kind: Tier\napiVersion: projectcalico.org/v3\nmetadata: {name: a}\n---\nkind: [\n---\nkind: Tier\napiVersion: projectcalico.org/v3\nmetadata: {name: b}\n",

@@ -90,6 +90,10 @@ fn cluster_policies() {
             "spec.subject (exactly one of namespaces and pods must be set)",
         ],
     );
+    c(
+        "tier: Admin, subject: {namespaces: {}}",
+        &["spec.priority (must be set, between 0 and 1000)"],
+    );
     let rule = |rule: &str, expected: &[&str]| {
         c(&format!("{HEAD}, egress: [{{{rule}}}]"), expected);
     };
@@ -133,7 +137,7 @@ fn cluster_policies() {
         &["spec.ingress[0].from[0].networks (only an egress rule has this field)"],
     );
     c(
-        "tier: Admin, subject: {pods: {podSelector: {matchLabels: {'a b': c}}}}",
+        "tier: Admin, priority: 1, subject: {pods: {podSelector: {matchLabels: {'a b': c}}}}",
         &["spec.subject.pods.podSelector.matchLabels (invalid label key)"],
     );
 }
