@@ -18,7 +18,7 @@ pub mod pending;
 mod store;
 mod syncer;
 
-pub use client::{Client, ClientError, Delete, Listed};
+pub use client::{Client, ClientError, Delete, Listed, keep_written};
 pub use error::StoreError;
 pub use init::init;
 pub use ipam_store::IpamStore;

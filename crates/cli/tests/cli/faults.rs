@@ -27,7 +27,7 @@ fn bad_input_is_named_and_changes_nothing() {
         (pool("x", "cidr: 10.66.0.0/28"), &["IPPool(x): error with field spec.cidr = '10.66.0.0/28'", "too small"]),
         (pool("x", "cidr: 10.66.0.1/24"), &["IPPool(x)", "IPPool CIDR must be strictly masked"]),
         (pool("main", "cidr: 10.66.0.0/16"), &["IPPool(main)", "IPPool CIDR cannot be modified"]),
-        (policy("{tier: nope}"), &["GlobalNetworkPolicy(p)", "spec.tier = 'nope' (the tier does not exist)"]),
+        (policy("{tier: nope}"), &["GlobalNetworkPolicy(p)", "spec.tier = 'nope' (the tier does not exist; create it first (kind: Tier))"]),
         (policy("{selector: 'a =='}"), &["GlobalNetworkPolicy(p)", "spec.selector"]),
         (
             "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: knp.default.x, namespace: d}\n".to_owned(),

@@ -83,7 +83,7 @@ impl Client {
             return Err(invalid(
                 "spec.tier",
                 tier,
-                "the tier does not exist".to_owned(),
+                "the tier does not exist; create it first (kind: Tier)".to_owned(),
             ));
         }
         if let Resource::BgpPeer(peer) = new {

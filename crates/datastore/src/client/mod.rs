@@ -12,6 +12,7 @@ mod pods;
 mod profiles;
 
 pub use error::ClientError;
+pub use pods::keep_written;
 
 use crate::{Entry, Precondition, Revision, Store, StoreError};
 use api::{BadObject, Resource, ResourceKind, parse_key};

@@ -19,7 +19,7 @@ fn endpoint(pod: &Resource) -> Option<Resource> {
 
 /// What nodes write to a pod, a user's file that says nothing of it leaves as it is: status, node,
 /// addresses. An API server would not let a user write them either.
-pub(super) fn keep_written(old: &Resource, new: &mut Resource) {
+pub fn keep_written(old: &Resource, new: &mut Resource) {
     let (Resource::Pod(old), Resource::Pod(new)) = (old, new) else {
         return;
     };
