@@ -32,7 +32,30 @@ pub(crate) fn about(judge: &Judge<'_>, path: &Path) -> Vec<String> {
             path.destination.0, pool.cidr
         ));
     }
+    if path.to == End::Outside {
+        out.extend(untranslated(world, path));
+    }
     out.into_iter().collect()
+}
+
+/// A service's own address with a port that the service does not have: nobody translates it.
+fn untranslated(world: &World, path: &Path) -> Option<String> {
+    let (address, _) = path.destination;
+    let (key, service) = world
+        .services
+        .iter()
+        .find(|(_, s)| s.cluster_ips.contains(&address))?;
+    let has: Vec<String> = service
+        .ports
+        .iter()
+        .map(|p| format!("{} {}", p.protocol, p.port))
+        .collect();
+    Some(format!(
+        "{address} is of service {}/{}, which has {} only: nothing is translated, and nothing answers",
+        key.namespace,
+        key.name,
+        has.join(", ")
+    ))
 }
 
 fn about_policy(world: &World, key: &PolicyKey, stage: &Stage, out: &mut BTreeSet<String>) {

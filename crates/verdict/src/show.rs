@@ -219,6 +219,12 @@ fn ways(out: &mut String, paths: &[Path], flow: &Flow, all: bool) -> fmt::Result
         for stage in &path.stages {
             one_stage(out, stage, all)?;
         }
+        if path.stages.is_empty() {
+            writeln!(
+                out,
+                "  no policy is asked: no pod and no host endpoint on the way"
+            )?;
+        }
         if path.seen_source != flow.source {
             writeln!(out, "  it is seen from {}", path.seen_source)?;
         }
