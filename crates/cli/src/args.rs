@@ -303,7 +303,7 @@ pub struct PolicyTestArgs {
     /// One JSON object a file
     #[arg(long)]
     pub json: bool,
-    /// Also show what holds
+    /// Also show files and steps in which everything holds
     #[arg(short, long, conflicts_with = "json")]
     pub verbose: bool,
 }

@@ -21,7 +21,13 @@ pub(crate) fn run(args: &PolicyTestArgs, console: &mut Console<'_>) -> Result<()
     };
     let progress = io::stderr().is_terminal() && !args.json;
     let mut total = Total::default();
-    let files = files(&args.files)?;
+    let files = match files(&args.files) {
+        Ok(files) => files,
+        Err(e) => {
+            console.note(&format!("error: {}", e.full()))?;
+            return Err(CliError::Status(2));
+        }
+    };
     for (i, file) in files.iter().enumerate() {
         if progress {
             write!(
@@ -75,7 +81,15 @@ fn one(file: &Path) -> Report {
         Err(e) => return Report::unusable("", &name, format!("{name}: {e}")),
     };
     match scenario::parse(&text, &name, &|p: &Path| std::fs::read_to_string(p)) {
-        Ok(s) => scenario::offline::run(&s, &name),
+        Ok(s) => {
+            let report = scenario::offline::run(&s, &name);
+            // Not a success: somebody relies on this file.
+            if report.checks.is_empty() && report.error.is_none() {
+                let error = format!("{name}: no step expects anything");
+                return Report::unusable(report.name, &name, error);
+            }
+            report
+        }
         Err(e) => Report::unusable("", &name, e.to_string()),
     }
 }
@@ -106,6 +120,12 @@ fn files(given: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
                     out.push(path);
                 }
             }
+        }
+        if out.len() == before {
+            return Err(CliError::Usage(format!(
+                "there is no scenario (.yaml, .yml) in {}",
+                name.display()
+            )));
         }
         out[before..].sort();
     }

@@ -26,11 +26,25 @@ pub(crate) fn warn(
     if verb == "delete" || !batch.iter().any(risky) {
         return Ok(());
     }
+    // What is going to be refused closes nothing.
+    let valid = |r: &&Resource| {
+        let mut r = (*r).clone();
+        api::default(&mut r);
+        api::validate(&r).is_ok()
+    };
+    let batch: &[Resource] = &batch.iter().filter(valid).cloned().collect::<Vec<_>>();
     let policies = after(batch, cluster, ResourceKind::GlobalNetworkPolicy);
+    let profiles = after(batch, cluster, ResourceKind::Profile);
+    let exists = |name: &String| profiles.iter().any(|p| p.meta().name == *name);
     let hosts: Vec<HostEndpoint> = after(batch, cluster, ResourceKind::HostEndpoint)
         .into_iter()
         .filter_map(|r| match r {
-            Resource::HostEndpoint(h) => Some(h),
+            Resource::HostEndpoint(mut h) => {
+                // A profile that does not exist denies; those after it are not asked.
+                let known = h.spec.profiles.iter().take_while(|p| exists(p)).count();
+                h.spec.profiles.truncate(known);
+                Some(h)
+            }
             _ => None,
         })
         .collect();

@@ -79,7 +79,11 @@ fn end(word: &Word, world: &World) -> Result<End, CliError> {
             true => String::new(),
             false => format!(": there are {}", some(&others)),
         };
-        CliError::Usage(format!("there is no {kind} {word} with an address{hint}"))
+        let name = match word {
+            Word::Node(name) => name.clone(),
+            word => word.to_string(),
+        };
+        CliError::Usage(format!("there is no {kind} {name} with an address{hint}"))
     })
 }
 
@@ -204,7 +208,14 @@ fn sent(args: &WhyArgs, to: &Word, target: &Target, world: &World) -> Result<Sen
             port: p.number,
             icmp: p.icmp,
         }),
-        Err(e) => named(port, given, target, world).ok_or(CliError::Usage(e)),
+        Err(e) => named(port, given, target, world).ok_or_else(|| {
+            let names = port_names(target, world);
+            let hint = match names.is_empty() {
+                true => String::new(),
+                false => format!("; {to} names {}", some(&names)),
+            };
+            CliError::Usage(format!("{e}{hint}"))
+        }),
     }
 }
 
@@ -217,6 +228,24 @@ fn first_port(service: &model::ServiceRef, world: &World) -> Option<Sent> {
         port: p.port,
         icmp: None,
     })
+}
+
+/// The names that the pod or the service gives its ports.
+fn port_names(to: &Target, world: &World) -> Vec<String> {
+    match to {
+        Target::Address(a) => {
+            let at = |w: &&model::WorkloadEndpoint| w.nets.iter().any(|n| n.contains(*a));
+            let found = world.workloads().find(|(_, w)| at(w));
+            let ports = found.into_iter().flat_map(|(_, w)| &w.ports);
+            ports.map(|p| p.name.to_string()).collect()
+        }
+        Target::Service(s) => {
+            let found = world.services().find(|(k, _)| *k == s);
+            let ports = found.into_iter().flat_map(|(_, s)| &s.ports);
+            let names = ports.map(|p| p.name.to_string());
+            names.filter(|n| !n.is_empty()).collect()
+        }
+    }
 }
 
 /// A port by the name that the pod or the service gives it.

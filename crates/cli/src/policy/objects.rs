@@ -97,11 +97,17 @@ impl Objects {
         self.all.insert(id(&r), r);
     }
 
-    /// With others in the place of those of the same kind and name.
+    /// With others in the place of those of the same kind and name, as `apply` does it: what nodes wrote
+    /// to a pod stays.
     pub(crate) fn with(&self, others: &Self) -> Self {
         let mut out = self.clone();
-        out.all
-            .extend(others.all.iter().map(|(k, v)| (k.clone(), v.clone())));
+        for (k, v) in &others.all {
+            let mut new = v.clone();
+            if let Some(old) = self.all.get(k) {
+                datastore::keep_written(old, &mut new);
+            }
+            out.all.insert(k.clone(), new);
+        }
         out
     }
 

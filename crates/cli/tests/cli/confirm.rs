@@ -166,4 +166,19 @@ fn closing_a_host_is_warned_of() {
         r.ok && r.err.contains("neither a policy nor a profile"),
         "{r:?}"
     );
+    // A profile that does not exist denies.
+    let misspelt = HOST
+        .replace("projectcalico-default-allow", "projectcalico-allow")
+        .replace("role: front", "role: none");
+    let r = b.run_with(&misspelt, &["apply", "-f", "-"]);
+    assert!(
+        r.ok && r
+            .err
+            .contains("nor a profile that exists: node n1 drops everything"),
+        "{r:?}"
+    );
+    // Nothing is said of what is refused.
+    let nowhere = bare.replace("node: n1, ", "");
+    let r = b.run_with(&nowhere, &["apply", "-f", "-"]);
+    assert!(!r.ok && !r.err.contains("warning"), "{r:?}");
 }

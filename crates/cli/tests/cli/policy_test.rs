@@ -119,6 +119,24 @@ fn a_bad_file_has_its_line_and_hides_no_other() {
 }
 
 #[test]
+fn nothing_checked_is_no_success() {
+    let bench = Bench::new();
+    let good = shop(&bench, "good.yaml", "deny");
+    let empty = bench.file("empty.yaml", "");
+    let (status, out, err) = run(&[&empty, &good]);
+    assert_eq!((status, out.as_str()), (2, "2 passed, 0 failed\n"));
+    assert_eq!(err, format!("error: {empty}: no step expects anything\n"));
+    let dir = bench.path("none").display().to_string();
+    std::fs::create_dir_all(&dir).expect("directory");
+    let (status, _, err) = run(&[&dir]);
+    assert_eq!(status, 2);
+    assert!(
+        err.contains("there is no scenario (.yaml, .yml) in"),
+        "{err}"
+    );
+}
+
+#[test]
 fn the_examples_hold() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/scenarios");
     let (status, out, err) = run(&[&dir.display().to_string()]);

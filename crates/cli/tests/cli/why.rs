@@ -216,7 +216,7 @@ fn checks_and_questions_without_answer() {
         ),
         (
             &["shop/front", "node/node-9", "80"],
-            "there is no node node/node-9 with an address: there are node-1, node-2\n",
+            "there is no node node-9 with an address: there are node-1, node-2\n",
         ),
         (
             &["shop/front", "service/shop/x", "80"],
@@ -232,7 +232,7 @@ fn checks_and_questions_without_answer() {
         ),
         (
             &["shop/front", "shop/db", "web"],
-            "\"web\" is no port: 80, 80/TCP, 53/UDP, 5000/SCTP or ICMP\n",
+            "\"web\" is no port: 80, 80/TCP, 53/UDP, 5000/SCTP or ICMP; shop/db names sql\n",
         ),
         (
             &["shop/front", "shop/db", "80", "--family", "6"],
@@ -406,6 +406,40 @@ opens:
       from other/* app=job (2 pods)
       because rule 0 of NetworkPolicy(shop/web) in tier default allows it
 "
+    );
+}
+
+#[test]
+fn what_nobody_decides_is_said_too() {
+    let f = files();
+    let (status, out, _) = f.why(&["ip/203.0.113.7", "node/node-1", "80"]);
+    assert_eq!(status, 0);
+    assert_eq!(
+        out,
+        "allow: outside (203.0.113.7) -> 192.168.0.1, TCP 80\n  \
+         no policy is asked: no pod and no host endpoint on the way\n"
+    );
+    // A port that the service has not.
+    let (_, out, _) = f.why(&["shop/front", "service/shop/db", "81"]);
+    let note = "note: 10.96.0.5 is of service shop/db, which has TCP 80 only: nothing is translated, and nothing answers\n";
+    assert!(out.contains(note), "{out}");
+    let (_, out, _) = f.why(&["shop/front", "service/shop/db", "80"]);
+    assert!(!out.contains("nothing answers"), "{out}");
+}
+
+#[test]
+fn a_pod_that_is_applied_again_keeps_its_address() {
+    let f = files();
+    let again = f.bench.file(
+        "pod.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata: {namespace: shop, name: db, labels: {app: db}}\n\
+         spec: {containers: [{name: c, ports: [{name: sql, containerPort: 5432}]}]}\n",
+    );
+    let line = ["policy", "diff", "--cluster", &f.cluster, "-f", &again];
+    let (status, out, err) = run(&f.bench, &line);
+    assert_eq!(
+        (status, out.as_str(), err.as_str()),
+        (0, "no connection changes\n", "")
     );
 }
 
