@@ -114,8 +114,12 @@ pub(crate) struct Learner {
 impl Learner {
     /// With what an earlier agent left in this directory.
     pub(crate) fn load(dir: PathBuf, metrics: Metrics) -> (Self, Learned) {
+        Self::with_limits(dir, metrics, Limits::default())
+    }
+
+    fn with_limits(dir: PathBuf, metrics: Metrics, limits: Limits) -> (Self, Learned) {
         let now = Instant::now();
-        let mut book = Book::new(Limits::default());
+        let mut book = Book::new(limits);
         let known = match std::fs::read_to_string(dir.join(FILE)) {
             Ok(text) => restore(&mut book, &text, now, SystemTime::now()).unwrap_or_else(|| {
                 tracing::warn!(
@@ -336,3 +340,7 @@ fn restore(book: &mut Book, text: &str, now: Instant, wall: SystemTime) -> Optio
 #[cfg(test)]
 #[path = "domains/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "domains/packet_tests.rs"]
+mod packet_tests;

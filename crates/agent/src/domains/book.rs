@@ -11,21 +11,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The least that an answer is taken to hold: programs use an address longer than a TTL of
-/// nothing or of a few seconds says.
-const LEAST: Duration = Duration::from_secs(30);
-/// The most, as resolvers have it.
+/// The most that an answer is taken to hold, as resolvers have it.
 const MOST: Duration = Duration::from_secs(86_400);
-/// What programs keep beyond the TTL: caches of runtimes, pools of connections.
-const GRACE: Duration = Duration::from_secs(30);
 
-/// What is kept at most.
+/// What is kept, and how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Names of one pattern: whoever runs a domain can make any number.
     pub names: usize,
     /// Addresses of one name.
     pub addresses: usize,
+    /// The least that an answer is taken to hold: programs use an address longer than a TTL of
+    /// nothing or of a few seconds says.
+    pub least: Duration,
+    /// What programs keep an address beyond that: caches of runtimes, pools of connections.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -33,6 +33,8 @@ impl Default for Limits {
         Self {
             names: 1024,
             addresses: 256,
+            least: Duration::from_secs(30),
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -115,9 +117,11 @@ impl Book {
 
     /// Takes an answer.
     pub(crate) fn learn(&mut self, answer: &Answer, now: Instant) -> Vec<Update> {
+        let limits = self.limits;
         let ends = answer.addresses.iter().map(|(a, ttl)| {
-            let ttl = Duration::from_secs((*ttl).into()).clamp(LEAST, MOST);
-            (*a, now + ttl + GRACE)
+            let ttl = Duration::from_secs((*ttl).into());
+            let held = ttl.clamp(limits.least, MOST) + limits.grace;
+            (*a, now + held)
         });
         self.hear(&answer.name, ends)
     }

@@ -108,6 +108,7 @@ fn a_pattern_has_its_own_bounds() {
     let mut b = Book::new(Limits {
         names: 2,
         addresses: 2,
+        ..Limits::default()
     });
     b.watch(&names(&["*.p", "*.q", "kept.p"]));
     let t = Instant::now();
