@@ -42,7 +42,7 @@ impl Nflog {
     /// The group is free again when the reader is dropped.
     ///
     /// # Errors
-    /// When the kernel gives no socket, or `EBUSY`: somebody else reads the group.
+    /// When the kernel gives no socket; `EPERM` also where somebody else reads the group.
     pub fn open(group: u16) -> Result<Self, NetlinkError> {
         let mut socket = EventSocket::open(Protocol::Netfilter, &[])?;
         let mut bind = Message::new(SUBSYS | MSG_CONFIG, 0);

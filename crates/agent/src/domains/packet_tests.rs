@@ -78,7 +78,7 @@ spec:
   priority: 6
   subject: {namespaces: {}}
   egress:
-  - {name: dns, action: Accept, to: [{networks: [192.0.2.53/32, "2001:db8::53/128"]}], protocols: [{udp: {destinationPort: {number: 53}}}]}
+  - {name: dns, action: Accept, to: [{networks: [192.0.2.53/32, "2001:db8::53/128"]}], protocols: [{udp: {destinationPort: {number: 53}}}, {udp: {destinationPort: {number: 5353}}}]}
   - {name: pods, action: Accept, to: [{networks: [10.65.0.0/24]}]}
   - {name: rest, action: Deny, to: [{networks: [0.0.0.0/0, "::/0"]}]}
 "#;
@@ -317,9 +317,9 @@ fn reply(query: &[u8]) -> Vec<u8> {
 
 /// Answers questions, and echoes on port 80 of every address.
 fn serve(outside: &NetNs) {
-    for server in SERVERS {
+    for (server, port) in SERVERS.iter().flat_map(|s| [(*s, 53), (*s, 5353)]) {
         let socket = outside
-            .run(|| UdpSocket::bind((server, 53)).unwrap())
+            .run(|| UdpSocket::bind((server, port)).unwrap())
             .unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 1500];
@@ -374,7 +374,7 @@ fn an_answer_opens_its_addresses_to_whom_a_rule_lets_there() {
             let to = w.resolve(0, server, name);
             assert_eq!(to, closed);
             let began = Instant::now();
-            let short = Duration::from_millis(40);
+            let short = Duration::from_millis(4);
             let mut opened = None;
             while opened.is_none() && began.elapsed() < Duration::from_secs(5) {
                 opened = w.connect(0, to, short);
@@ -385,6 +385,24 @@ fn an_answer_opens_its_addresses_to_whom_a_rule_lets_there() {
             assert_eq!(w.resolve(1, server, name), to);
             assert!(w.closed(1, to), "{name}");
         }
+    }
+}
+
+#[test]
+fn answers_through_a_service_are_read_as_the_pod_sees_them() {
+    let w = Lab::new();
+    let _agent = w.agent();
+    // What a service proxy does, to a port that is not 53.
+    sh(
+        &w.node,
+        "nft 'add table inet services
+         add chain inet services c { type nat hook prerouting priority -100; }
+         add rule inet services c ip daddr 10.96.0.10 udp dport 53 dnat ip to 192.0.2.53:5353
+         add rule inet services c ip6 daddr fd00:96::10 udp dport 53 dnat ip6 to [2001:db8::53]:5353'",
+    );
+    for server in ["10.96.0.10", "fd00:96::10"] {
+        let to = w.resolve(0, server, "api.example.org");
+        assert!(w.connect(0, to, Duration::from_secs(5)).is_some(), "{to}");
     }
 }
 
