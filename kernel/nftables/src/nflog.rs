@@ -128,7 +128,8 @@ mod tests {
         let prefix = "why";
         assert_eq!(got, [Packet { bytes, prefix }]);
         for end in 0..m.bytes().len() {
-            Frames::new(&m.bytes()[..end]).for_each(|f| drop(packet(&f)));
+            let cut = Frames::new(&m.bytes()[..end]);
+            assert_eq!(cut.filter_map(|f| packet(&f)).count(), 0, "{end}");
         }
     }
 }

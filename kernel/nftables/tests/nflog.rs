@@ -4,7 +4,6 @@
 mod support;
 use netlink::{Errno, Received};
 use nftables::nflog::Nflog;
-use nftables::*;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use support::lab::*;

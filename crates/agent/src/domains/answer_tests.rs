@@ -197,3 +197,24 @@ fn hostile_messages_end() {
     own[13] = 12;
     assert_eq!(read(&v4(&udp(53, &own))), Err(Malformed));
 }
+
+proptest::proptest! {
+    /// Any bytes, and a good message with any bytes in the place of some.
+    #[test]
+    fn any_bytes_end(bytes: Vec<u8>, at in 0..60usize, header in 0..3u8) {
+        let good = dns("a.example", &[("a.example", 60, "b.example"), ("b.example", 6, "192.0.2.1")]);
+        let end = (at + bytes.len()).min(good.len());
+        let mut mixed = good.clone();
+        mixed.splice(at.min(end)..end, bytes.iter().copied());
+        for m in [&bytes, &mixed] {
+            let packet = match header {
+                0 => v4(&udp(53, m)),
+                1 => v6(&udp(53, m)),
+                _ => m.clone(),
+            };
+            if let Ok(Some(answer)) = read(&packet) {
+                proptest::prop_assert!(answer.addresses.len() <= packet.len() / 4);
+            }
+        }
+    }
+}
