@@ -13,8 +13,9 @@ MANX := $(TARGET)/release/manx
 # tests read back with, what the benchmarks compare with.
 BUILD_NEEDS := cc:gcc
 DEMO_NEEDS := $(BUILD_NEEDS) /usr/lib/cni/bandwidth:containernetworking-plugins ping:iputils-ping
-TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables bird:bird2
-BENCH_NEEDS := $(TEST_NEEDS) iperf3:iperf3 /usr/lib/frr/bgpd:frr gobgpd:gobgpd
+TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables bird:bird2 \
+	/usr/lib/frr/bgpd:frr gobgpd:gobgpd exabgp:exabgp
+BENCH_NEEDS := $(TEST_NEEDS) iperf3:iperf3
 
 .PHONY: help
 help: ## Show this help

@@ -57,6 +57,13 @@ pub(crate) fn listener(at: SocketAddr) -> Result<OwnedFd, SocketError> {
     if at.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true).map_err(failed("set up a listener on", at))?;
     }
+    // Which peer a SYN is of is known only later, and its answer has to pass a peer that takes
+    // nothing else than the highest TTL (RFC 5082, section 3); others do not mind.
+    match at {
+        SocketAddr::V4(_) => sockopt::set_ip_ttl(&fd, 255),
+        SocketAddr::V6(_) => sockopt::set_ipv6_unicast_hops(&fd, Some(255)),
+    }
+    .map_err(failed("set up a listener on", at))?;
     bind(&fd, &at).map_err(failed("listen on", at))?;
     listen(&fd, BACKLOG).map_err(failed("listen on", at))?;
     Ok(fd)
