@@ -156,6 +156,9 @@ impl Cluster {
         if let Ok(old) = self.get(resource.kind(), resource.namespace(), &resource.meta().name) {
             let mut new = resource.clone();
             api::default(&mut new);
+            if new.meta().resource_version.is_empty() {
+                datastore::keep_written(&old, &mut new);
+            }
             let (meta, of) = (new.meta_mut(), old.meta());
             for (mine, theirs) in [
                 (&mut meta.uid, &of.uid),

@@ -441,6 +441,19 @@ spec: {podSelector: {matchLabels: {app: web}}}
 }
 
 #[test]
+fn a_pod_applied_again_is_not_written() {
+    let b = Bench::new();
+    b.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: prod}\n");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: prod}\n\
+               spec: {containers: [{name: c}]}\n";
+    b.apply(&format!("{pod}status: {{podIPs: [{{ip: 10.65.0.1}}]}}\n"));
+    let before = b.dump();
+    let out = b.ok_with(pod, &["apply", "-f", "-", "--confirm", "60s"]);
+    assert!(!out.contains("manx confirm"), "{out}");
+    assert_eq!(b.dump(), before);
+}
+
+#[test]
 fn versions() {
     let b = Bench::new();
     let version = concat!("Client Version:    v", env!("CARGO_PKG_VERSION"), "\n");
