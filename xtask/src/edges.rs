@@ -92,7 +92,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "netlink",
         ],
     ),
-    ("manx", &["agent", "cni", "cli", "lab"]),
+    ("manx", &["agent", "cni", "cli", "lab", "speaker"]),
     // Measures the finished binary, and calculation by itself; the rooms are for its own namespaces
     // and for the plain peer.
     (

@@ -33,6 +33,7 @@ enum Command {
     #[command(flatten)]
     Cli(cli::Command),
     Node(agent::node::NodeArgs),
+    Speaker(speaker::SpeakerArgs),
     /// Whole clusters on this machine, made of network namespaces
     Lab(lab::Args),
     /// Print the completion script of a shell
@@ -76,6 +77,7 @@ fn run(args: Manx) -> ExitCode {
     match args.command {
         Command::Cli(command) => cli::run(command, &args.global),
         Command::Node(args) => agent::node::main(args),
+        Command::Speaker(args) => speaker::main(args),
         Command::Lab(args) => lab::run(args),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Manx::command(), "manx", &mut std::io::stdout());

@@ -7,14 +7,22 @@
 //! Never: decides about routes (`bgp` does) or about who is a peer (`peering` does).
 
 mod apply;
+mod command;
 mod conns;
+mod control;
 mod engine;
+mod file;
 mod handle;
 mod hops;
 mod kernel;
+mod metrics;
+mod mrt;
 mod poll;
 mod sockets;
 
+pub use command::{SpeakerArgs, main};
+pub use control::{Control, ControlError, DIRECTORY, readiness};
 pub use engine::{Kernel, Settings, View};
+pub use file::{Content, FileError};
 pub use handle::{Gone, Handle};
 pub use sockets::SocketError;

@@ -1,0 +1,359 @@
+//! `manx speaker`: a speaker that follows a file, for reflectors and borders.
+//!
+//! Promises: a file that is wrong is refused whole, with place, field and reason, and what runs goes on
+//! as it is; a change of the file touches the sessions that it is about; it ends without a word, so that
+//! peers keep forwarding, unless it is given one.
+
+use crate::control::{self, Control};
+use crate::engine::{Kernel, Settings};
+use crate::file::{Content, FileError};
+use crate::handle::Handle;
+use bgp::types::RouterId;
+use clap::Args;
+use daemon::http::Server;
+use daemon::{Health, Metrics, Shutdown, health, logging};
+use inotify::{Inotify, WatchMask};
+use net::Cidr;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+/// When it is told to end, it is waited for so long.
+const END: Duration = Duration::from_secs(5);
+
+/// Speak BGP as a file says: a route reflector or a border, without a cluster beside it
+///
+/// FILE holds ordinary resources: Node, BGPConfiguration, BGPPeer, BGPFilter, IPPool, IPAMBlock,
+/// Service and the like, and Secrets (v1) with the passwords of peers. When it changes, or on
+/// SIGHUP, it is read again: sessions that the change is not about go on. A file with a fault is
+/// refused whole, and what runs stays.
+///
+/// SIGTERM ends it without a word to peers, so that those who know graceful restart keep forwarding.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  # A reflector for a cluster: the node that it is, the peers, nothing in the kernel
+  manx speaker --file reflector.yaml --node reflector-1
+  # A border that forwards, with metrics, and a word at the end
+  manx speaker --file border.yaml --kernel --metrics-port 9091 --shutdown 'maintenance until 6:00'
+  # What it does
+  manx bgp peers
+  manx bgp routes 10.65.0.0/26")]
+pub struct SpeakerArgs {
+    /// The resources, YAML or JSON
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Which of its Nodes this is [default: the only one, or the host's name]
+    #[arg(long, env = "NODENAME", value_name = "NAME")]
+    node: Option<String>,
+    /// Write learned routes to the kernel, and ask it how next hops are reached
+    #[arg(long, overrides_with = "no_kernel")]
+    kernel: bool,
+    /// Leave the kernel alone; all next hops count as reachable (the default)
+    #[arg(long, overrides_with = "kernel")]
+    no_kernel: bool,
+    /// Listen here instead of where the resources say; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Announce a prefix; may be repeated
+    #[arg(long = "static", value_name = "PREFIX")]
+    statics: Vec<Cidr>,
+    /// Directory of the control sockets: bird.ctl and bird6.ctl, which calicoctl and birdc know, and
+    /// bgp.ctl
+    #[arg(long, value_name = "DIR", default_value = control::DIRECTORY)]
+    socket: PathBuf,
+    /// Serve /metrics, /liveness and /readiness on this port of every address
+    #[arg(long, value_name = "PORT")]
+    metrics_port: Option<u16>,
+    /// At the end, end the sessions and tell peers this (RFC 9003)
+    #[arg(long, value_name = "TEXT")]
+    shutdown: Option<String>,
+    /// Check the file and do nothing else
+    #[arg(long)]
+    check: bool,
+    /// What to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: LevelFilter,
+    /// text or json
+    #[arg(long, env = "MANX_LOG_FORMAT", default_value = "text")]
+    log_format: logging::Format,
+}
+
+/// Why it does not run.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Node(String),
+    #[error("{operation}: {cause}")]
+    System {
+        operation: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Listen(#[from] daemon::http::ListenError),
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+    #[error(transparent)]
+    Gone(#[from] crate::Gone),
+}
+
+fn failed(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
+    let operation = operation.into();
+    move |cause| Failure::System { operation, cause }
+}
+
+/// Runs `manx speaker` until it is stopped. Exits 0 when it was asked to end, else 1 with the reason on
+/// standard error.
+pub fn main(args: SpeakerArgs) -> ExitCode {
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            use std::io::Write as _;
+            let cause = match &e {
+                Failure::Listen(l) => std::error::Error::source(l).map(|s| format!(": {s}")),
+                _ => None,
+            };
+            // With nowhere to write to, the exit code has to do.
+            let _ = writeln!(io::stderr(), "{e}{}", cause.unwrap_or_default());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: SpeakerArgs) -> Result<(), Failure> {
+    let content = Content::read(&args.file)?;
+    let node = node_of(&args, &content)?;
+    if args.check {
+        return Ok(());
+    }
+    daemon::memory::configure();
+    logging::start(args.log_format, args.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("start a runtime"))?;
+    let done = runtime.block_on(serve(args, node, content));
+    // The speaker's thread is told to end; one that hangs must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// Which node this is.
+fn node_of(args: &SpeakerArgs, content: &Content) -> Result<String, Failure> {
+    let nodes = content.nodes();
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let name = match (&args.node, nodes.iter().next(), nodes.len()) {
+        (Some(n), _, _) => n.clone(),
+        (None, Some(only), 1) => (*only).to_owned(),
+        _ => host(),
+    };
+    match nodes.contains(name.as_str()) {
+        true => Ok(name),
+        false => Err(Failure::Node(missing(&args.file, &name, &nodes))),
+    }
+}
+
+fn missing(file: &Path, name: &str, nodes: &BTreeSet<&str>) -> String {
+    let known = nodes.iter().copied().collect::<Vec<_>>().join(", ");
+    let known = match known.as_str() {
+        "" => "no Node at all".to_owned(),
+        known => format!("only {known}"),
+    };
+    format!(
+        "{}: it has {known}, not Node({name}): add that with spec.bgp.ipv4Address or \
+         spec.bgp.ipv6Address, or name another with --node",
+        file.display()
+    )
+}
+
+/// An identifier for a node without an IPv4 address: always the same for its name, never 0.
+fn fallback_id(node: &str) -> RouterId {
+    // FNV-1a.
+    let mix = |h: u32, b: u8| (h ^ u32::from(b)).wrapping_mul(0x0100_0193);
+    RouterId(node.bytes().fold(0x811c_9dc5, mix).max(1))
+}
+
+fn settings(args: &SpeakerArgs, node: String) -> Settings {
+    let id = fallback_id(&node);
+    let mut settings = Settings::new(node, id, RandomState::new().build_hasher().finish());
+    if args.kernel {
+        settings = settings.with_kernel(Kernel::default());
+    }
+    if !args.listen.is_empty() {
+        settings.listen = Some(args.listen.clone());
+    }
+    settings.statics = args.statics.iter().copied().collect();
+    settings
+}
+
+async fn serve(args: SpeakerArgs, node: String, content: Content) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signals().map_err(failed("listen to signals"))?;
+    let mut hup = signal(SignalKind::hangup()).map_err(failed("listen to signals"))?;
+    let mut watch = watch(&args.file)?;
+    let (handle, thread) =
+        Handle::start(settings(&args, node.clone())).map_err(failed("start the speaker"))?;
+    let mut thread = tokio::task::spawn_blocking(move || thread.join());
+    let control = Control::start(&handle, &args.socket)?;
+    content.follow(&Content::default(), &handle)?;
+    handle.synced()?;
+    report(&handle)?;
+    if let Some(port) = args.metrics_port {
+        serve_http(&handle, &control, port, &shutdown).await?;
+    }
+    let mut file = File {
+        path: args.file,
+        node,
+        content,
+        last: String::new(),
+    };
+    loop {
+        let mut buffer = [0; 4096];
+        tokio::select! {
+            reason = shutdown.requested() => {
+                tracing::info!(%reason, "ending");
+                break;
+            }
+            _ = hup.recv() => file.reload(&handle, true)?,
+            changed = watch.async_io_mut(Interest::READABLE, |i| {
+                i.read_events(&mut buffer).map(|_| ())
+            }) => {
+                changed.map_err(failed("watch the file"))?;
+                file.reload(&handle, false)?;
+            }
+            ended = &mut thread => {
+                let why = match ended {
+                    Ok(Ok(Err(e))) => e,
+                    _ => io::Error::other("the thread panicked"),
+                };
+                return Err(failed("speak")(why));
+            }
+        }
+    }
+    match args.shutdown {
+        Some(text) => handle.shut_down(text)?,
+        None => handle.stop()?,
+    }
+    // The process ends in any case, and with it the sockets.
+    let _ = tokio::time::timeout(END, thread).await;
+    control.stop();
+    Ok(())
+}
+
+/// The file that is followed.
+struct File {
+    path: PathBuf,
+    node: String,
+    content: Content,
+    /// What was last said of it, so that it is not said twice.
+    last: String,
+}
+
+impl File {
+    /// Reads it again and follows it if it can be.
+    fn reload(&mut self, handle: &Handle, asked: bool) -> Result<(), Failure> {
+        let read = Content::read(&self.path).map_err(Failure::from);
+        let read = read.and_then(|c| match c.nodes().contains(self.node.as_str()) {
+            true => Ok(c),
+            false => Err(Failure::Node(missing(&self.path, &self.node, &c.nodes()))),
+        });
+        let content = match read {
+            Ok(c) => c,
+            Err(e) => {
+                let said = e.to_string();
+                if asked || said != self.last {
+                    tracing::error!(error = %said, "the file is refused; all stays as it is");
+                }
+                self.last = said;
+                return Ok(());
+            }
+        };
+        self.last.clear();
+        if content == self.content && !asked {
+            return Ok(());
+        }
+        content.follow(&self.content, handle)?;
+        self.content = content;
+        tracing::info!(file = %self.path.display(), "the file is followed");
+        report(handle)
+    }
+}
+
+/// Says what of the resources cannot be followed.
+fn report(handle: &Handle) -> Result<(), Failure> {
+    let said = handle.look(|v| [&v.plan.faults[..], v.troubles].concat())?;
+    for trouble in said {
+        tracing::warn!("{trouble}");
+    }
+    Ok(())
+}
+
+/// Watches the directory, since files are replaced more often than written.
+fn watch(file: &Path) -> Result<AsyncFd<Inotify>, Failure> {
+    let dir = match file.parent() {
+        Some(d) if !d.as_os_str().is_empty() => d,
+        _ => Path::new("."),
+    };
+    let failed = |e| failed(format!("watch {}", dir.display()))(e);
+    let inotify = Inotify::init().map_err(failed)?;
+    let what = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
+    inotify.watches().add(dir, what).map_err(failed)?;
+    // SAFETY: an `Inotify` has the one descriptor that it was made with until it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE) };
+    registered.map_err(|e| failed(e.into()))
+}
+
+async fn serve_http(
+    handle: &Handle,
+    control: &Control,
+    port: u16,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
+    let metrics = Metrics::default();
+    control.register(handle, &metrics);
+    let health = Health::default();
+    let server = Server::bind("metrics", "", port).await?;
+    tracing::info!(address = %server.address(), "metrics");
+    let handlers = vec![
+        metrics.handler(),
+        daemon::http::health_handler(health.clone()),
+    ];
+    tokio::spawn(server.run(handlers, shutdown.clone()));
+    tokio::spawn(report_health(handle.clone(), health, shutdown.clone()));
+    Ok(())
+}
+
+/// Reports what [`crate::readiness`] says, every few seconds.
+async fn report_health(handle: Handle, health: Health, shutdown: Shutdown) {
+    let every = Duration::from_secs(2);
+    let started = Instant::now();
+    let reporter = health.register("bgp", Some(every * 10), started);
+    while !shutdown.is_requested() {
+        let handle = handle.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            handle.look(move |v| crate::readiness(v, started.elapsed()))
+        });
+        let said = match looked.await {
+            Ok(Ok(Ok(()))) => health::Report::ready(),
+            Ok(Ok(Err(why))) => health::Report::not_ready(why),
+            _ => health::Report::dead("the speaker has ended"),
+        };
+        reporter.report(Instant::now(), said);
+        tokio::time::sleep(every).await;
+    }
+}

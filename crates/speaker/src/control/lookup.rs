@@ -1,0 +1,69 @@
+//! Reading tables while they are in use.
+//!
+//! Promises: the speaker is held up for [`SHARE`] at a time and goes on in between, however large its
+//! tables are; what comes and goes meanwhile may be told or not.
+
+use super::Server;
+use crate::engine::View;
+use bgp::router::Router;
+use net::{Cidr, Family};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// For so long the speaker does nothing else.
+const SHARE: Duration = Duration::from_millis(5);
+/// The clock is read after so many prefixes.
+const STRIDE: usize = 16;
+
+impl Server {
+    /// Looks at every prefix with a route in use, in order, and hands on what `select` finds.
+    pub(super) fn walk<T: Send + 'static>(
+        &self,
+        family: Family,
+        select: impl Fn(&View<'_>, Cidr) -> Option<T> + Send + Sync + 'static,
+        mut emit: impl FnMut(T) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let all = move |v: &View<'_>| -> Vec<Cidr> {
+            let routes = v.router.into_iter().flat_map(|r| r.routes(family));
+            routes.map(|(prefix, _)| prefix).collect()
+        };
+        let mut prefixes = self.speaker.look(all).map_err(Self::gone)?;
+        prefixes.sort_unstable();
+        let (prefixes, select) = (Arc::new(prefixes), Arc::new(select));
+        let mut at = 0;
+        while at < prefixes.len() {
+            let (all, select) = (prefixes.clone(), select.clone());
+            let some = move |v: &View<'_>| {
+                let begun = Instant::now();
+                let mut found = Vec::new();
+                let mut next = at;
+                while next < all.len() {
+                    found.extend(select(v, all[next]));
+                    next += 1;
+                    if next.is_multiple_of(STRIDE) && begun.elapsed() > SHARE {
+                        break;
+                    }
+                }
+                (next, found)
+            };
+            let (next, found) = self.speaker.look(some).map_err(Self::gone)?;
+            found.into_iter().try_for_each(&mut emit)?;
+            at = next;
+        }
+        Ok(())
+    }
+}
+
+/// The longest prefix with a path that an address or a prefix lies in.
+pub(super) fn covering(router: &Router, what: Cidr) -> Option<Cidr> {
+    let at = |len| Cidr::new(what.addr(), len).filter(|p| router.best(*p).is_some());
+    (0..=what.len()).rev().find_map(at)
+}
+
+/// An address or a prefix.
+pub(super) fn parse(text: &str) -> Option<Cidr> {
+    let addr = |t: &str| t.parse::<IpAddr>().ok().map(Cidr::host);
+    text.parse().ok().or_else(|| addr(text))
+}

@@ -1,0 +1,121 @@
+//! What there is to say about peers.
+
+use super::history::History;
+use crate::engine::View;
+use bgp::fsm::State;
+use bgp::rib::PeerId;
+use bgp::router::PeerStatus;
+use net::Family;
+use peering::Peer;
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+/// A peer of the plan, and its session.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerReport {
+    /// Its name in tables and sockets.
+    pub name: String,
+    /// What asks for it.
+    pub peer: Peer,
+    /// Its session; `None`: it stays down, for one of the speaker's troubles.
+    pub status: Option<PeerStatus>,
+    /// Since when it is up, or not.
+    pub since: SystemTime,
+    /// Sessions that have ended.
+    pub flaps: u64,
+    /// Faults by class: discarded, withdrawn, family dropped, session ended.
+    pub faults: [u64; 4],
+    /// Sessions that ended with a NOTIFICATION: of ours, of its own.
+    pub notified: [u64; 2],
+}
+
+impl PeerReport {
+    /// Its state.
+    pub(crate) fn state(&self) -> State {
+        self.status.as_ref().map_or(State::Idle, |s| s.state)
+    }
+
+    /// Whether it carries routes.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state() == State::Established
+    }
+
+    /// The family of its address.
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.peer.address)
+    }
+}
+
+/// The number in the router of each peer of the plan, if it has one.
+fn ids(view: &View<'_>) -> Vec<Option<PeerId>> {
+    let mut out = vec![None; view.plan.peers.len()];
+    for (id, at) in view.ids {
+        out[*at] = Some(*id);
+    }
+    out
+}
+
+/// What peers are called, by their numbers in the router.
+pub(crate) fn names(view: &View<'_>) -> HashMap<PeerId, String> {
+    let name = |(id, at): &(PeerId, usize)| (*id, view.plan.peers[*at].name());
+    view.ids.iter().map(name).collect()
+}
+
+/// All peers of the plan, in its order.
+pub(crate) fn collect(view: &View<'_>, history: &History) -> Vec<PeerReport> {
+    let ids = ids(view);
+    let report = |(i, peer): (usize, &Peer)| {
+        let id = ids[i];
+        let name = peer.name();
+        let past = history.of(&name);
+        PeerReport {
+            peer: peer.clone(),
+            status: id.and_then(|id| view.router?.peer_status(id)),
+            since: past.since,
+            flaps: past.flaps,
+            faults: past.faults,
+            notified: past.notified,
+            name,
+        }
+    };
+    view.plan.peers.iter().enumerate().map(report).collect()
+}
+
+/// After so long one session is enough.
+const SETTLED: Duration = Duration::from_secs(90);
+
+/// Whether a node's BGP is as it should be, as Calico's readiness probe asks it: in the beginning every
+/// session has to be up and no restart under way, later one session is enough. `running` is for how long
+/// the node has been running. A node that has nobody to speak with is ready.
+///
+/// # Errors
+/// With what is missing, in one line.
+pub fn readiness(view: &View<'_>, running: Duration) -> Result<(), String> {
+    let Some(router) = view.router else {
+        return Err("BGP is not spoken: the node is unknown or has no address".to_owned());
+    };
+    for family in Family::BOTH {
+        if router.is_restarting(family) {
+            return Err(format!("graceful restart of {family} is under way"));
+        }
+    }
+    let ids = ids(view);
+    let up = |i: usize| {
+        let status = ids[i].and_then(|id| router.peer_status(id));
+        status.is_some_and(|s| s.state == State::Established)
+    };
+    // Workloads come and go; no probe of the node waits for them.
+    let wanted = view.plan.peers.iter().enumerate();
+    let wanted = wanted.filter(|(_, p)| p.origin != peering::PeerOrigin::LocalWorkload);
+    let (there, missing): (Vec<_>, Vec<_>) = wanted.partition(|(i, _)| up(*i));
+    if missing.is_empty() || (running > SETTLED && !there.is_empty()) {
+        return Ok(());
+    }
+    let names: Vec<String> = missing.iter().map(|(_, p)| p.address.to_string()).collect();
+    Err(format!(
+        "BGP not established with {} ({} of {} are)",
+        names.join(", "),
+        there.len(),
+        there.len() + missing.len()
+    ))
+}

@@ -1,0 +1,178 @@
+//! What is counted, for Prometheus.
+//!
+//! Promises: a page is made from one look at the speaker, which waits for one round of it at most; a
+//! speaker that has ended gives no numbers rather than old ones.
+
+use crate::control::{History, PeerReport, collect_peers};
+use crate::handle::Handle;
+use bgp::router::Size;
+use daemon::Metrics;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use std::fmt;
+
+/// Adds them to a registry.
+pub(crate) fn register(speaker: &Handle, history: &History, to: &Metrics) {
+    let collected = Box::new(Collected {
+        speaker: speaker.clone(),
+        history: history.clone(),
+    });
+    to.register(|registry| registry.register_collector(collected));
+}
+
+#[derive(Debug)]
+struct Collected {
+    speaker: Handle,
+    history: History,
+}
+
+/// One number of each peer.
+struct OfPeer {
+    name: &'static str,
+    help: &'static str,
+    counts: bool,
+    of: fn(&PeerReport) -> u64,
+}
+
+const OF_PEERS: [OfPeer; 9] = [
+    OfPeer {
+        name: "manx_bgp_peer_up",
+        help: "Whether the session is established",
+        counts: false,
+        of: |p| u64::from(p.is_up()),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_paths",
+        help: "Paths that the peer has announced, refused ones too",
+        counts: false,
+        of: |p| {
+            p.status
+                .as_ref()
+                .map_or(0, |s| u64::from(s.paths.v4) + u64::from(s.paths.v6))
+        },
+    },
+    OfPeer {
+        name: "manx_bgp_peer_messages_received",
+        help: "Messages from the peer",
+        counts: true,
+        of: |p| p.status.as_ref().map_or(0, |s| s.counters.received),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_updates_received",
+        help: "UPDATE messages from the peer",
+        counts: true,
+        of: |p| p.status.as_ref().map_or(0, |s| s.counters.updates),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_octets_sent",
+        help: "Octets sent to the peer",
+        counts: true,
+        of: |p| p.status.as_ref().map_or(0, |s| s.counters.octets_sent),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_sessions",
+        help: "Sessions that came up",
+        counts: true,
+        of: |p| p.status.as_ref().map_or(0, |s| s.counters.sessions),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_flaps",
+        help: "Established sessions that ended",
+        counts: true,
+        of: |p| p.flaps,
+    },
+    OfPeer {
+        name: "manx_bgp_peer_faults",
+        help: "Faults of UPDATE messages from the peer (RFC 7606)",
+        counts: true,
+        of: |p| p.faults.iter().sum(),
+    },
+    OfPeer {
+        name: "manx_bgp_peer_notifications",
+        help: "Sessions that ended with a NOTIFICATION, of either side",
+        counts: true,
+        of: |p| p.notified.iter().sum(),
+    },
+];
+
+/// One number of the speaker.
+struct OfAll {
+    name: &'static str,
+    help: &'static str,
+    of: fn(&Size) -> usize,
+}
+
+const OF_ALL: [OfAll; 4] = [
+    OfAll {
+        name: "manx_bgp_prefixes",
+        help: "Prefixes with a path",
+        of: |s| s.prefixes,
+    },
+    OfAll {
+        name: "manx_bgp_paths",
+        help: "Paths, refused ones too",
+        of: |s| s.paths,
+    },
+    OfAll {
+        name: "manx_bgp_attributes",
+        help: "Distinct sets of attributes",
+        of: |s| s.attributes,
+    },
+    OfAll {
+        name: "manx_bgp_table_octets",
+        help: "Octets that the tables take",
+        of: |s| s.octets,
+    },
+];
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let history = self.history.clone();
+        let looked = self.speaker.look(move |v| {
+            let size = v.router.map(bgp::router::Router::size);
+            let troubles = v.troubles.len() + v.plan.faults.len();
+            (
+                collect_peers(v, &history),
+                size.unwrap_or_default(),
+                troubles,
+            )
+        });
+        let Ok((peers, size, troubles)) = looked else {
+            return Ok(());
+        };
+        for m in &OF_ALL {
+            gauge(&mut encoder, m.name, m.help, (m.of)(&size))?;
+        }
+        let help = "Resources that cannot be followed, and what else stands in the way";
+        gauge(&mut encoder, "manx_bgp_troubles", help, troubles)?;
+        for m in &OF_PEERS {
+            let kind = match m.counts {
+                true => MetricType::Counter,
+                false => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(m.name, m.help, None, kind)?;
+            for p in &peers {
+                let labels = [("peer", p.name.clone()), ("as", p.peer.asn.to_string())];
+                let one = family.encode_family(&labels)?;
+                match m.counts {
+                    true => ConstCounter::new((m.of)(p)).encode(one)?,
+                    false => ConstGauge::new(signed((m.of)(p))).encode(one)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, n: usize) -> fmt::Result {
+    let one = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    ConstGauge::new(signed(n as u64)).encode(one)
+}
+
+/// Gauges have a sign.
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
