@@ -81,7 +81,11 @@ fn message(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     if !plausible(bytes) {
         return Err(Malformed);
     }
-    let packet = Packet::parse(bytes).map_err(|_| Malformed)?;
+    // Strangers' bytes in a library's hands: whatever they find there must not end the agent.
+    let packet = std::panic::catch_unwind(|| Packet::parse(bytes))
+        .ok()
+        .and_then(Result::ok)
+        .ok_or(Malformed)?;
     let [question] = packet.questions.as_slice() else {
         return Ok(None);
     };
