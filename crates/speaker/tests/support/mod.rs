@@ -163,6 +163,11 @@ impl Bird {
         self.ask(&format!("show route all {prefix}"))
     }
 
+    /// What it has written down.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
     /// Takes another configuration.
     pub fn configure(&self, id: &str, config: &str) {
         std::fs::write(self.dir.path().join("bird.conf"), head(id, config)).unwrap();
