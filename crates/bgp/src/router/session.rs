@@ -25,6 +25,19 @@ use std::time::{Duration, Instant};
 /// The hold time before one is negotiated (RFC 4271, section 10, suggests 4 minutes).
 const LARGE_HOLD: Duration = Duration::from_secs(240);
 
+/// What a state machine error says beside its code: the type of the message that was not
+/// expected (RFC 6608, section 3).
+const fn unexpected(code: Code, event: Fsm) -> &'static [u8] {
+    match (code.code, event) {
+        (5, Fsm::Open) => &[1],
+        (5, Fsm::Update) => &[2],
+        (5, Fsm::Notification | Fsm::NotificationVersionError) => &[3],
+        (5, Fsm::Keepalive) => &[4],
+        (5, Fsm::RouteRefresh) => &[5],
+        _ => &[],
+    }
+}
+
 /// Why a session goes down, for graceful restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -303,7 +316,9 @@ impl Router {
         match action {
             Action::Up => return self.session_up(id, side, now),
             Action::Down => return self.session_down(id, end_of(event, given), now),
-            Action::Notify(code) => return self.notify(id, side, code.into()),
+            Action::Notify(code) => {
+                return self.notify(id, side, Notification::new(code, unexpected(code, event)));
+            }
             Action::NotifyGiven => {
                 let what = given.cloned().unwrap_or_else(|| Code::CEASE.into());
                 return self.notify(id, side, what);
