@@ -76,7 +76,8 @@ impl Watch {
         std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 if backlog.load(Ordering::Relaxed) > BACKLOG {
-                    std::thread::sleep(CALM);
+                    // The other side catches up meanwhile; the kernel keeps what comes.
+                    std::thread::park_timeout(CALM);
                     continue;
                 }
                 match next(Instant::now() + Duration::from_secs(2)) {
@@ -89,7 +90,7 @@ impl Watch {
                     }
                     Err(e) => {
                         tracing::error!(error = %e, "cannot follow the kernel; trying on");
-                        std::thread::sleep(Duration::from_secs(1));
+                        std::thread::park_timeout(Duration::from_secs(1));
                         let lost = Input::Route(route::Event::Resync);
                         backlog.fetch_add(1, Ordering::Relaxed);
                         if to.send(lost).is_err() {
