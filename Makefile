@@ -13,7 +13,7 @@ MANX := $(TARGET)/release/manx
 # tests read back with, what the benchmarks compare with.
 BUILD_NEEDS := cc:gcc
 DEMO_NEEDS := $(BUILD_NEEDS) /usr/lib/cni/bandwidth:containernetworking-plugins ping:iputils-ping
-TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables bird:bird2 \ sysctl:procps
+TEST_NEEDS := $(DEMO_NEEDS) nft:nftables ip:iproute2 jq:jq iptables:iptables bird:bird2 sysctl:procps \
 	/usr/lib/frr/bgpd:frr gobgpd:gobgpd exabgp:exabgp
 BENCH_NEEDS := $(TEST_NEEDS) iperf3:iperf3
 
