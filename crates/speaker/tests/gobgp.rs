@@ -19,7 +19,10 @@ const THEM: [(&str, &str); 2] = [("four", "10.0.0.2"), ("six", "fd00::2")];
 
 /// Its side of sessions of both families; what is told of a neighbour and of a family besides.
 fn conf(asn: u32, neighbor: &str, family: &str) -> String {
-    let mut out = format!("[global.config]\n as = {asn}\n router-id = \"10.0.0.2\"\n");
+    let mut out = format!(
+        "[global.config]\n as = {asn}\n router-id = \"10.0.0.2\"\n \
+         local-address-list = [\"10.0.0.2\", \"fd00::2\"]\n"
+    );
     for (us, f) in US.into_iter().zip(["ipv4", "ipv6"]) {
         out += &format!(
             "[[neighbors]]\n [neighbors.config]\n  neighbor-address = \"{us}\"\n  \
