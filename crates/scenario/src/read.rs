@@ -183,7 +183,9 @@ pub(crate) fn parse_made(text: &str) -> Result<Scenario, ScenarioError> {
 
 fn read(text: &str, reader: &Reader<'_>) -> Result<Scenario, ScenarioError> {
     let file = reader.file;
-    let raw: Raw = serde_saphyr::from_str(text).map_err(|e| ScenarioError {
+    // As in manifests: `n` is a name, not "no".
+    let words = serde_saphyr::options! { strict_booleans: true };
+    let raw: Raw = serde_saphyr::from_str_with_options(text, words).map_err(|e| ScenarioError {
         file: file.to_owned(),
         line: e.location().map_or(0, |l| l.line()),
         message: first_line(&e.to_string()),

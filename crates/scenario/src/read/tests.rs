@@ -165,3 +165,16 @@ fn bad_files_are_refused_with_their_line() {
         assert!(e.to_string().starts_with("x.yaml"), "{e}");
     }
 }
+
+#[test]
+fn words_are_words() {
+    let text = r"
+objects:
+  - {apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {namespace: shop, name: n}, spec: {selector: all()}}
+pods:
+  - {namespace: shop, name: y, labels: {on: off}}
+";
+    let s = parse(text, "x", &nothing).unwrap();
+    let names: Vec<_> = s.objects.iter().map(|o| o.meta().name.as_str()).collect();
+    assert!(names.contains(&"n") && names.contains(&"y"), "{names:?}");
+}
