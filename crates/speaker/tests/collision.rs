@@ -1,5 +1,6 @@
 //! Two connections at once: which one remains is for the identifiers to say (RFC 4271, section
 //! 6.8), and the same on both sides. Wants root.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod foreign;
 mod support;

@@ -1,5 +1,6 @@
 //! What a peer may send and may not: the session stays or ends as the RFCs say, the peer is told
 //! why, and the octets at fault are there to be looked at. Wants root.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod foreign;
 mod support;

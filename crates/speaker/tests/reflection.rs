@@ -1,4 +1,5 @@
 //! Route reflection (RFC 4456) among speakers of every kind. Wants root, `frr`, `gobgpd`, `exabgp`.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod foreign;
 mod support;
