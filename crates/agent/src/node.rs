@@ -17,12 +17,14 @@ use std::sync::Arc;
 /// Run this machine as a node of the cluster
 #[derive(Debug, Args)]
 pub struct NodeArgs {
+    /// What to do.
     #[command(subcommand)]
-    command: Command,
+    pub command: Command,
 }
 
+/// What to do with this machine as a node.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Run the node agent until it is stopped
     ///
     /// Configuration is Calico's: NODENAME, IP, IP6, IP_AUTODETECTION_METHOD, NO_DEFAULT_POOLS,
@@ -33,8 +35,9 @@ enum Command {
     Parameters,
 }
 
+/// Arguments of `node run`.
 #[derive(Debug, Args)]
-struct RunArgs {
+pub struct RunArgs {
     /// Unix socket on which CNI plugins ask
     #[arg(long, env = "MANX_SOCKET", default_value = cni::conf::DEFAULT_SOCKET)]
     socket: PathBuf,

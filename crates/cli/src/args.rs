@@ -2,6 +2,9 @@
 //!
 //! Never: does anything.
 
+pub use crate::bgp::{
+    Asked, BgpCommand, BgpFormat, BgpStatusArgs, DumpArgs, FaultsArgs, PeersArgs, RoutesArgs,
+};
 pub use crate::confirm::{ConfirmArgs, ConfirmIn};
 use clap::{Args, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -170,6 +173,12 @@ Examples:
         /// What to do.
         #[command(subcommand)]
         command: PolicyCommand,
+    },
+    /// Show what this machine's BGP speaker does: peers, routes and the reasons, malformed messages
+    Bgp {
+        /// What to do.
+        #[command(subcommand)]
+        command: BgpCommand,
     },
     /// Show the versions of this program and of the cluster
     Version(VersionArgs),

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod args;
+mod bgp;
 mod cluster;
 mod confirm;
 mod edit;
@@ -16,6 +17,7 @@ mod error;
 mod get;
 
 mod kinds;
+mod node_status;
 mod policy;
 mod policy_test;
 mod risk;
@@ -26,10 +28,12 @@ mod version;
 mod write;
 
 pub use args::{
+    Asked, BgpCommand, BgpFormat, BgpStatusArgs, DumpArgs, FaultsArgs, PeersArgs, RoutesArgs,
     AnswerFormat, CheckArgs, Command, ConfigureArgs, ConfirmArgs, ConfirmIn, CreateArgs,
     DeleteArgs, Expected, FileArgs, GetArgs, GlobalArgs, IpamCommand, LabelArgs, Named, Namespace,
     PatchArgs, PatchType, PolicyCommand, PolicyDiffArgs, PolicyTestArgs, ReleaseArgs, ShowArgs,
     Sources, Switch, VersionArgs, WhyArgs, WriteArgs,
 };
 pub use error::CliError;
+pub use node_status::{NodeStatusArgs, node_status, node_status_on};
 pub use run::{Console, execute, run, status};

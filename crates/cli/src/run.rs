@@ -2,7 +2,7 @@
 
 use crate::args::{Command, GlobalArgs, IpamCommand, PolicyCommand};
 use crate::cluster::{Access, Cluster};
-use crate::{CliError, addresses, confirm, edit, get, policy, policy_test, version, write};
+use crate::{CliError, addresses, bgp, confirm, edit, get, policy, policy_test, version, write};
 use daemon::logging;
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -98,6 +98,7 @@ fn dispatch(
         Command::Patch(args) => edit::patch(&args, &open()?, console),
         Command::Confirm(args) => confirm::run(&args, &open()?, console),
         Command::Label(args) => edit::label(&args, &open()?, console),
+        Command::Bgp { command } => bgp::run(&command, console),
         Command::Why(args) => policy::why(&args, open, console),
         Command::Policy { command } => match command {
             PolicyCommand::Test(args) => policy_test::run(&args, console),

@@ -32,7 +32,11 @@ struct Manx {
 enum Command {
     #[command(flatten)]
     Cli(cli::Command),
-    Node(agent::node::NodeArgs),
+    /// Run this machine as a node of the cluster, and show how it is
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
     Speaker(speaker::SpeakerArgs),
     /// Whole clusters on this machine, made of network namespaces
     Lab(lab::Args),
@@ -45,6 +49,13 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    #[command(flatten)]
+    Agent(agent::node::Command),
+    Status(cli::NodeStatusArgs),
+}
+
 /// The command line alone, as `calicoctl`.
 #[derive(Debug, Parser)]
 #[command(name = "calicoctl", version, arg_required_else_help = true)]
@@ -52,7 +63,23 @@ struct Calicoctl {
     #[command(flatten)]
     global: cli::GlobalArgs,
     #[command(subcommand)]
-    command: cli::Command,
+    command: CalicoctlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CalicoctlCommand {
+    #[command(flatten)]
+    Cli(cli::Command),
+    /// Show how this machine is as a node
+    Node {
+        #[command(subcommand)]
+        command: CalicoctlNode,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CalicoctlNode {
+    Status(cli::NodeStatusArgs),
 }
 
 fn main() -> ExitCode {
@@ -67,7 +94,12 @@ fn main() -> ExitCode {
         "calico" if std::env::args_os().len() == 1 => cni::plugin::main(cni::plugin::Kind::Network),
         "calicoctl" => {
             let args = Calicoctl::parse();
-            cli::run(args.command, &args.global)
+            match args.command {
+                CalicoctlCommand::Cli(command) => cli::run(command, &args.global),
+                CalicoctlCommand::Node {
+                    command: CalicoctlNode::Status(args),
+                } => cli::node_status(&args),
+            }
         }
         _ => run(Manx::parse()),
     }
@@ -76,7 +108,10 @@ fn main() -> ExitCode {
 fn run(args: Manx) -> ExitCode {
     match args.command {
         Command::Cli(command) => cli::run(command, &args.global),
-        Command::Node(args) => agent::node::main(args),
+        Command::Node { command } => match command {
+            NodeCommand::Agent(command) => agent::node::main(agent::node::NodeArgs { command }),
+            NodeCommand::Status(args) => cli::node_status(&args),
+        },
         Command::Speaker(args) => speaker::main(args),
         Command::Lab(args) => lab::run(args),
         Command::Completion { shell } => {
