@@ -197,6 +197,10 @@ fn attributes_as_octets() {
     ours.forgets("192.0.2.0/24");
     let raw = b"\xc0\x20\x08\0\0\0\x01\0\0\0\x02";
     let is = |e: &Event| matches!(e, Event::Faults { what, .. } if *what[0].raw == raw[..]);
-    assert!(seen.lock().unwrap().iter().any(|(_, e)| is(e)), "{seen:?}");
+    until(
+        "the octets at fault",
+        || seen.lock().unwrap().clone(),
+        |l| l.iter().any(|(_, e)| is(e)),
+    );
     ours.established(2);
 }

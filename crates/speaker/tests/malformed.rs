@@ -101,8 +101,9 @@ fn table(asn: u16, rows: &[(FaultClass, &str)]) {
             assert_eq!(route.seen.originator, None);
             assert!(route.seen.clusters.is_empty());
         }
-        let fault = last_fault(&seen);
-        assert_eq!(fault, Some((*class, hex(attribute))), "{attribute}");
+        // It is told right after the round that took it.
+        let expected = Some((*class, hex(attribute)));
+        until(attribute, || last_fault(&seen), |f| *f == expected);
     }
     let since = ours.since();
     ours.established(1);
