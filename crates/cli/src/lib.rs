@@ -28,11 +28,11 @@ mod version;
 mod write;
 
 pub use args::{
-    Asked, BgpCommand, BgpFormat, BgpStatusArgs, DumpArgs, FaultsArgs, PeersArgs, RoutesArgs,
-    AnswerFormat, CheckArgs, Command, ConfigureArgs, ConfirmArgs, ConfirmIn, CreateArgs,
-    DeleteArgs, Expected, FileArgs, GetArgs, GlobalArgs, IpamCommand, LabelArgs, Named, Namespace,
-    PatchArgs, PatchType, PolicyCommand, PolicyDiffArgs, PolicyTestArgs, ReleaseArgs, ShowArgs,
-    Sources, Switch, VersionArgs, WhyArgs, WriteArgs,
+    AnswerFormat, Asked, BgpCommand, BgpFormat, BgpStatusArgs, CheckArgs, Command, ConfigureArgs,
+    ConfirmArgs, ConfirmIn, CreateArgs, DeleteArgs, DumpArgs, Expected, FaultsArgs, FileArgs,
+    GetArgs, GlobalArgs, IpamCommand, LabelArgs, Named, Namespace, PatchArgs, PatchType, PeersArgs,
+    PolicyCommand, PolicyDiffArgs, PolicyTestArgs, ReleaseArgs, RoutesArgs, ShowArgs, Sources,
+    Switch, VersionArgs, WhyArgs, WriteArgs,
 };
 pub use error::CliError;
 pub use node_status::{NodeStatusArgs, node_status, node_status_on};
