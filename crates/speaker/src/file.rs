@@ -268,7 +268,6 @@ fn documents(text: &str) -> Vec<&str> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -137,7 +137,6 @@ fn attributes(prefix: Cidr, a: &Attributes) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
