@@ -87,10 +87,13 @@ fn shown(args: &NodeStatusArgs, console: &mut Console<'_>) -> Result<bool, CliEr
                     Ok(rows) if rows.is_empty() => {
                         console.print(&format!("No IPv{version} peers found.\n"))?;
                     }
-                    Ok(rows) => console.print(&boxed(
-                        &["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"],
-                        &rows,
-                    ))?,
+                    Ok(rows) => {
+                        let rows: Vec<_> = rows.into_iter().flat_map(wrapped).collect();
+                        console.print(&boxed(
+                            &["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"],
+                            &rows,
+                        ))?;
+                    }
                     Err(e) => console.print(&format!("Error executing command: {e}\n"))?,
                 }
             }
@@ -183,4 +186,56 @@ fn row(line: &str, separator: &str) -> Option<Vec<String>> {
         since.to_owned(),
         info.join(" "),
     ])
+}
+
+/// Longer texts are broken between words, by the library that calicoctl draws its tables with.
+const WIDTH: usize = 30;
+
+/// A row with what stands in its last column broken into lines, each a row of its own.
+fn wrapped(mut row: Vec<String>) -> Vec<Vec<String>> {
+    let columns = row.len();
+    let long = |i: &&String| i.chars().count() > WIDTH;
+    let Some(info) = row.last().filter(long).cloned() else {
+        return vec![row];
+    };
+    row.pop();
+    let lines = broken(&info.split_whitespace().collect::<Vec<_>>());
+    let rows = lines.into_iter().enumerate().map(|(i, line)| {
+        let mut out = match i {
+            0 => row.clone(),
+            _ => vec![String::new(); columns - 1],
+        };
+        // The column is as wide as it may be, also where lines are shorter.
+        out.push(format!("{line:<WIDTH$}"));
+        out
+    });
+    rows.collect()
+}
+
+/// Words in lines, so that the squares of what is left free at the ends of all but the last are least.
+fn broken(words: &[&str]) -> Vec<String> {
+    let longest = words.iter().map(|w| w.chars().count()).max().unwrap_or(0);
+    let limit = longest.max(WIDTH);
+    let length = |line: &[&str]| {
+        let letters: usize = line.iter().map(|w| w.chars().count()).sum();
+        letters + line.len() - 1
+    };
+    let n = words.len();
+    // What the lines from each word on cost, and where the first of them ends.
+    let mut best = vec![(0, n); n + 1];
+    for from in (0..n).rev() {
+        if length(&words[from..]) <= limit {
+            continue;
+        }
+        let fits = (from + 1..n).filter(|to| length(&words[from..*to]) <= limit);
+        let cost = |to: usize| (limit - length(&words[from..to])).pow(2) + best[to].0;
+        best[from] = fits.map(|to| (cost(to), to)).min().unwrap_or((0, n));
+    }
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < n {
+        out.push(words[at..best[at].1].join(" "));
+        at = best[at].1;
+    }
+    out
 }

@@ -283,8 +283,11 @@ impl File {
                 return Ok(());
             }
         };
-        self.last.clear();
+        let was_bad = !std::mem::take(&mut self.last).is_empty();
         if content == self.content && !asked {
+            if was_bad {
+                tracing::info!("the file is good again, and says what is followed");
+            }
             return Ok(());
         }
         content.follow(&self.content, handle)?;

@@ -2,6 +2,7 @@
 //! embedded store in a directory of its own.
 
 mod addresses;
+mod bgp;
 mod confirm;
 mod faults;
 mod policy_test;

@@ -3,7 +3,7 @@
 //! Promises: bounded; whoever notes it is never held up for long.
 
 use crate::handle::Handle;
-use bgp::error::{Fault, FaultClass, Notification};
+use bgp::error::{Code, Fault, FaultClass, Notification};
 use bgp::fsm::State;
 use bgp::router::Event;
 use std::collections::{HashMap, VecDeque};
@@ -149,6 +149,8 @@ impl History {
                     inner.keep(peer, at, What::Fault(kept));
                 }
             }
+            // Of two connections one had to go; no session has ended.
+            Event::Notified { what, .. } if what.code == Code::COLLISION => {}
             Event::Notified { sent, what, .. } => {
                 past(&mut inner, &mut |p| p.notified[usize::from(!*sent)] += 1);
                 let ended = What::Ended {

@@ -16,11 +16,9 @@ use std::time::SystemTime;
 
 /// As RFC 3339 writes it, in whole seconds.
 pub(super) fn time(at: SystemTime) -> String {
-    Timestamp::try_from(at)
-        .ok()
-        .and_then(|t| t.round(jiff::Unit::Second).ok())
-        .map(|t| t.to_string())
-        .unwrap_or_default()
+    let whole = |t: Timestamp| Timestamp::from_second(t.as_second()).ok();
+    let at = Timestamp::try_from(at).ok().and_then(whole);
+    at.map(|t| t.to_string()).unwrap_or_default()
 }
 
 /// The speaker.
