@@ -19,6 +19,10 @@ fn run(ns: &NetNs, program: &str, args: &[&str]) -> (bool, String) {
 }
 
 #[track_caller]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "other processes are asked again and again, with a deadline"
+)]
 fn until(what: &str, ask: impl Fn() -> String, enough: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
