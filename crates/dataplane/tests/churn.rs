@@ -21,6 +21,8 @@ const C: [&str; 1] = ["10.65.0.4"];
 
 /// How long it goes on.
 const TIME: Duration = Duration::from_secs(6);
+/// And for at most so long, where too little happened until then.
+const LONGEST: Duration = Duration::from_secs(60);
 
 fn ip(s: &str) -> IpAddr {
     s.parse().expect("an address")
@@ -251,8 +253,11 @@ fn churn(faulty: bool) {
     }));
     node.faulty.store(faulty, Ordering::Relaxed);
     let begin = Instant::now();
-    let mut steps = 0;
-    while begin.elapsed() < TIME {
+    let mut steps = 0_u64;
+    // On a busy machine it takes longer until enough has happened to mean something.
+    let failures = node.failed.clone();
+    let enough = |steps: u64| steps > 20 && (!faulty || failures.load(Ordering::Relaxed) > 5);
+    while begin.elapsed() < TIME || (!enough(steps) && begin.elapsed() < LONGEST) {
         let next = variant(&mut dice);
         node.set(next);
         steps += 1;
