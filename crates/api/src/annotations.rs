@@ -5,14 +5,19 @@
 use crate::kinds::endpoint::QosControls;
 use crate::meta::StringMap;
 use crate::wire::NumOrString;
+use model::{Bfd, BfdHops};
 use net::{Cidr, Family};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Prefix of the annotations that the CNI plugin reads.
 pub const CNI: &str = "cni.projectcalico.org/";
 
 /// What packets are marked with that leave the cluster: of pods, and of host endpoints.
 pub const DSCP: &str = "qos.projectcalico.org/dscp";
+
+/// How a BGPPeer's path is watched by BFD, and, on the default BGPConfiguration, those of the mesh.
+pub const BFD: &str = "manx.io/bfd";
 
 /// Prefix of the annotations that limit a pod's traffic.
 const QOS: &str = "qos.projectcalico.org/";
@@ -180,6 +185,60 @@ fn strings(annotation: &str, value: &str) -> Result<Vec<String>, AnnotationError
     } else {
         Ok(list)
     }
+}
+
+/// Reads [`BFD`]: `true`, `false`, or what differs from the default of 300 ms and 3, as in
+/// `min-rx=50ms,min-tx=50ms,multiplier=5,hops=single`.
+///
+/// # Errors
+/// Why it cannot be followed.
+pub fn bfd(text: &str) -> Result<Option<Bfd>, String> {
+    match text.trim() {
+        "true" => return Ok(Some(Bfd::default())),
+        "false" => return Ok(None),
+        _ => {}
+    }
+    let mut out = Bfd::default();
+    for part in text.split(',') {
+        let (name, value) = part.split_once('=').ok_or_else(|| {
+            format!(
+                "must be true, false, or min-rx=TIME,min-tx=TIME,multiplier=N,hops=single|multi; \
+                 {:?} is none of it",
+                part.trim()
+            )
+        })?;
+        let value = value.trim();
+        match name.trim() {
+            "min-rx" => out.min_rx = bfd_time("min-rx", value)?,
+            "min-tx" => out.min_tx = bfd_time("min-tx", value)?,
+            "multiplier" => {
+                let n = value.parse().ok().filter(|n| *n > 0);
+                out.multiplier =
+                    n.ok_or_else(|| format!("multiplier {value:?} must be between 1 and 255"))?;
+            }
+            "hops" => {
+                out.hops = Some(match value {
+                    "single" => BfdHops::Single,
+                    "multi" => BfdHops::Multi,
+                    _ => return Err(format!("hops {value:?} must be single or multi")),
+                });
+            }
+            other => {
+                return Err(format!(
+                    "knows min-rx, min-tx, multiplier and hops, not {other:?}"
+                ));
+            }
+        }
+    }
+    Ok(Some(out))
+}
+
+/// Below, userspace cannot keep up; above, BGP's own hold time is as good.
+fn bfd_time(name: &str, text: &str) -> Result<Duration, String> {
+    let seconds = crate::convert::go_duration(text).filter(|s| (0.01..=60.0).contains(s));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("{name} {text:?} must be a duration between 10ms and 60s"))
 }
 
 /// A JSON list of texts.

@@ -70,6 +70,7 @@ pub const fn columns(kind: ResourceKind, wide: bool) -> &'static [&'static str] 
         (K::ClusterNetworkPolicy, _) => &["NAME", "TIER", "PRIORITY"],
         (K::Service, false) => &["NAME", "TYPE", "CLUSTER-IP", "PORTS"],
         (K::Service, true) => &["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORTS"],
+        (K::Secret, _) => &["NAME", "TYPE", "DATA"],
         (K::EndpointSlice, _) => &["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS"],
         (K::NetworkSet | K::GlobalNetworkSet, true) => &["NAME", "NETS"],
         (K::IpamConfiguration, false) => &["NAME", "STRICTAFFINITY", "AUTOALLOCATEBLOCKS"],
@@ -200,6 +201,13 @@ pub fn row_with_asn(resource: &Resource, wide: bool, cluster_asn: net::Asn) -> V
             with(vec![r.spec.tier.clone(), priority.unwrap_or_default()])
         }
         Resource::Service(r) => with(service(r, wide)),
+        Resource::Secret(r) => {
+            let kind = r.rest.get("type").and_then(|t| t.as_str());
+            with(vec![
+                kind.unwrap_or("Opaque").to_owned(),
+                r.data.len().to_string(),
+            ])
+        }
         Resource::EndpointSlice(r) => {
             let ports = r.ports.iter().filter_map(|p| p.port);
             let addresses = r.endpoints.iter().flat_map(|e| &e.addresses);

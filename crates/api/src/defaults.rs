@@ -12,6 +12,8 @@ use crate::kinds::service::ServiceSpec;
 use crate::meta::ObjectMeta;
 use crate::resource::Resource;
 use crate::wire::NumOrString;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use net::{Cidr, Protocol};
 use serde_json::{Map, Value};
 
@@ -59,6 +61,11 @@ pub fn default(resource: &mut Resource) {
                 .insert(NAMESPACE_NAME_LABEL.to_owned(), name);
         }
         Resource::Service(r) => service(&mut r.spec),
+        Resource::Secret(r) => {
+            for (key, text) in std::mem::take(&mut r.string_data) {
+                r.data.insert(key, STANDARD.encode(text));
+            }
+        }
         Resource::EndpointSlice(r) => r
             .ports
             .iter_mut()

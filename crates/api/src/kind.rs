@@ -241,6 +241,7 @@ impl ResourceKind {
                 true,
                 []
             ),
+            Self::Secret => &kube!("Secret", "v1", "secrets", "secrets", true, []),
         }
     }
 
@@ -271,6 +272,7 @@ impl ResourceKind {
                 | Self::ClusterNetworkPolicy
                 | Self::Service
                 | Self::EndpointSlice
+                | Self::Secret
         )
     }
 
@@ -348,6 +350,7 @@ pub fn parse_key(key: &str) -> Option<ResourceKey<'_>> {
                 "networkpolicies" => (ResourceKind::KubeNetworkPolicy, rest),
                 "minions" => (ResourceKind::KubeNode, rest),
                 "endpointslices" => (ResourceKind::EndpointSlice, rest),
+                "secrets" => (ResourceKind::Secret, rest),
                 "services" => (ResourceKind::Service, rest.strip_prefix("specs/")?),
                 "policy.networking.k8s.io" => {
                     let rest = rest.strip_prefix("clusternetworkpolicies/")?;
@@ -396,7 +399,7 @@ mod tests {
             "/registry/pods/x/",
             "/registry/pods//x",
             "/registry/pods/a/b/c",
-            "/registry/secrets/a/b",
+            "/registry/configmaps/a/b",
             "/registry/services/endpoints/a/b",
             "/registry/policy.networking.k8s.io/adminnetworkpolicies/a",
             "/calico/resources/v3/projectcalico.org/tiers/",

@@ -6,7 +6,7 @@ use crate::kinds::config::{BgpConfiguration, ClusterInformation, FelixConfigurat
 use crate::kinds::controllers::KubeControllersConfiguration;
 use crate::kinds::endpoint::{HostEndpoint, Profile, WorkloadEndpoint};
 use crate::kinds::ipam::{BlockAffinity, IpamBlock, IpamConfiguration, IpamHandle};
-use crate::kinds::kube::{KubeNetworkPolicy, KubeNode, Namespace, Pod, ServiceAccount};
+use crate::kinds::kube::{KubeNetworkPolicy, KubeNode, Namespace, Pod, Secret, ServiceAccount};
 use crate::kinds::node::Node;
 use crate::kinds::node_status::CalicoNodeStatus;
 use crate::kinds::policy::{
@@ -156,6 +156,8 @@ resources! {
     Service,
     /// Kubernetes' `EndpointSlice`
     EndpointSlice,
+    /// Kubernetes' `Secret`
+    Secret,
 }
 
 #[derive(Serialize)]
@@ -198,6 +200,7 @@ impl Resource {
             Self::KubeNode(r) => &mut r.rest,
             Self::Service(r) => &mut r.rest,
             Self::EndpointSlice(r) => &mut r.rest,
+            Self::Secret(r) => &mut r.rest,
             _ => return,
         };
         rest.remove("kind");

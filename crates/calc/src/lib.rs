@@ -98,6 +98,7 @@ impl Calc {
             Update::Service(..)
             | Update::BgpPeer(..)
             | Update::BgpFilter(..)
+            | Update::Secret(..)
             | Update::Felix(..)
             | Update::Ready(_) => {}
         }

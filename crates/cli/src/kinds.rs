@@ -159,6 +159,7 @@ mod tests {
             ),
             ("nodestatus", ResourceKind::CalicoNodeStatus),
             ("svc", ResourceKind::Service),
+            ("secrets", ResourceKind::Secret),
             ("endpointslices", ResourceKind::EndpointSlice),
             (
                 "endpointslice.discovery.k8s.io",

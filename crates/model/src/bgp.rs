@@ -2,8 +2,11 @@
 
 use crate::Selector;
 use net::{Asn, Cidr};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A key in a Kubernetes Secret of the agent's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -12,6 +15,59 @@ pub struct SecretKey {
     pub name: Arc<str>,
     /// Key in it.
     pub key: Arc<str>,
+}
+
+/// Which Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretRef {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What a Secret holds, by key. Printed for debugging it shows the keys alone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub BTreeMap<Arc<str>, Arc<[u8]>>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// How far away the other end of a BFD session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BfdHops {
+    /// On a link of ours (RFC 5881).
+    Single,
+    /// Behind routers (RFC 5883).
+    Multi,
+}
+
+/// How a path is watched by BFD (RFC 5880): the annotation `manx.io/bfd`, since Calico has no field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bfd {
+    /// How often we want to send.
+    pub min_tx: Duration,
+    /// How often we can receive.
+    pub min_rx: Duration,
+    /// So many packets in a row may be missed; not 0.
+    pub multiplier: u8,
+    /// How far away the other end is; `None`: as links and routes say.
+    pub hops: Option<BfdHops>,
+}
+
+impl Default for Bfd {
+    fn default() -> Self {
+        let often = Duration::from_millis(300);
+        Self {
+            min_tx: often,
+            min_rx: often,
+            multiplier: 3,
+            hops: None,
+        }
+    }
 }
 
 /// A community as BGPConfiguration writes it: `aa:nn` or `aa:nn:mm`.
@@ -66,6 +122,8 @@ pub struct BgpConfig {
     pub program_cluster_routes: Option<Arc<str>>,
     /// `ipv4NormalRoutePriority` and `ipv6NormalRoutePriority`, in that order.
     pub normal_priority: [Option<u32>; 2],
+    /// Annotation `manx.io/bfd`: how paths to nodes of the mesh are watched.
+    pub mesh_bfd: Option<Bfd>,
 }
 
 /// Whom a BGPPeer is with.
@@ -134,6 +192,8 @@ pub struct BgpPeer {
     pub filters: Vec<Arc<str>>,
     /// `reversePeering: Manual` is false.
     pub reverse: bool,
+    /// Annotation `manx.io/bfd`: how the path to it is watched.
+    pub bfd: Option<Bfd>,
 }
 
 /// `matchOperator`.

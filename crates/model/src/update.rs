@@ -2,8 +2,8 @@
 
 use crate::{
     BgpConfig, BgpFilter, BgpPeer, Block, EndpointSlice, FelixConfig, HostEndpoint, IpPool,
-    NetworkSet, NetworkSetKey, Node, Policy, PolicyKey, Profile, ProfileId, Service, ServiceRef,
-    SliceKey, Tier, WorkloadEndpoint, WorkloadKey,
+    NetworkSet, NetworkSetKey, Node, Policy, PolicyKey, Profile, ProfileId, Secret, SecretRef,
+    Service, ServiceRef, SliceKey, Tier, WorkloadEndpoint, WorkloadKey,
 };
 use net::Cidr;
 use std::net::IpAddr;
@@ -45,6 +45,8 @@ pub enum Update {
     BgpPeer(Arc<str>, Option<BgpPeer>),
     /// A BGPFilter, by name.
     BgpFilter(Arc<str>, Option<BgpFilter>),
+    /// A Kubernetes Secret.
+    Secret(SecretRef, Option<Secret>),
     /// What a domain name (lower case, no last dot) resolved to, as this node's pods saw it. No
     /// resource: the agent learns it.
     Domain(Arc<str>, Option<Arc<[IpAddr]>>),

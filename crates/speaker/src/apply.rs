@@ -11,7 +11,7 @@ use bgp::policy::Policy;
 use bgp::rib::PeerId;
 use bgp::router::{Config, LocalRoute, Restarting, Router};
 use bgp::types::{ClusterId, PerFamily, RouterId};
-use model::SecretKey;
+use model::{Secret, SecretKey};
 use net::{Cidr, Family};
 use peering::{METRIC_BASE, Peer, Plan, Speaker};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -38,7 +38,8 @@ pub(crate) struct Applied {
     pub(crate) plan: Plan,
     sessions: BTreeMap<(IpAddr, u16), Session>,
     names: HashMap<PeerId, String>,
-    keys: HashMap<SecretKey, Option<Vec<u8>>>,
+    /// By name.
+    secrets: HashMap<Arc<str>, Secret>,
     announced: BTreeMap<Cidr, LocalRoute>,
 }
 
@@ -48,16 +49,26 @@ impl Applied {
             plan,
             sessions: BTreeMap::new(),
             names: HashMap::new(),
-            keys: HashMap::new(),
+            secrets: HashMap::new(),
             announced: BTreeMap::new(),
         }
     }
 
     /// Takes what a secret holds; whether that is news.
+    pub(crate) fn set_secret(&mut self, name: Arc<str>, value: Option<Secret>) -> bool {
+        match value {
+            Some(v) => self.secrets.insert(name, v.clone()) != Some(v),
+            None => self.secrets.remove(&name).is_some(),
+        }
+    }
+
+    /// Takes what one key of a secret holds; whether that is news.
     pub(crate) fn set_key(&mut self, key: SecretKey, value: Option<Vec<u8>>) -> bool {
-        let news = self.keys.get(&key) != Some(&value);
-        self.keys.insert(key, value);
-        news
+        let keys = &mut self.secrets.entry(key.name).or_default().0;
+        match value {
+            Some(v) => keys.insert(key.key, v.as_slice().into()).as_deref() != Some(&v),
+            None => keys.remove(&key.key).is_some(),
+        }
     }
 
     /// The number of each peer of the plan in the router.
@@ -97,9 +108,9 @@ impl Applied {
     fn protection(&self, peer: &Peer) -> Result<Protection, String> {
         let key = match &peer.password {
             None => None,
-            Some(at) => match self.keys.get(at) {
-                Some(Some(key)) if key.len() <= sockets::MAX_KEY => Some(key.clone()),
-                Some(Some(key)) => {
+            Some(at) => match self.secrets.get(&at.name).and_then(|s| s.0.get(&at.key)) {
+                Some(key) if key.len() <= sockets::MAX_KEY => Some(key.to_vec()),
+                Some(key) => {
                     return Err(format!(
                         "{}: the password in secret {} ({}) has {} octets, and at most {} can be used",
                         peer.name(),
@@ -109,7 +120,7 @@ impl Applied {
                         sockets::MAX_KEY
                     ));
                 }
-                _ => {
+                None => {
                     return Err(format!(
                         "{}: its password is in secret {} ({}), which does not exist: the session \
                          stays down until it does",

@@ -13,6 +13,7 @@ use bgp::rib::PeerId;
 use bgp::router::{ConnId, Event, Output, RouteChange, Router};
 use bgp::types::RouterId;
 use bytes::Bytes;
+use model::Update;
 use net::{Cidr, Family};
 use peering::{METRIC_BASE, Plan, World};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -258,6 +259,9 @@ impl Engine {
     fn commands(&mut self, now: Instant) {
         while let Some(command) = self.inbox.take() {
             match command {
+                Command::Update(Update::Secret(at, value)) => {
+                    self.dirty |= self.applied.set_secret(at.name, value);
+                }
                 Command::Update(update) => self.dirty |= self.world.update(update),
                 Command::Synced => {
                     self.synced = true;

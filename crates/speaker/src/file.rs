@@ -6,11 +6,8 @@
 
 use crate::handle::{Gone, Handle};
 use api::Resource;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use model::{SecretKey, Update};
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use model::Update;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -20,8 +17,6 @@ use std::path::Path;
 pub struct Content {
     /// By resource: what it means.
     resources: BTreeMap<String, Vec<Update>>,
-    /// What its secrets hold.
-    keys: HashMap<SecretKey, Vec<u8>>,
 }
 
 /// Why a file cannot be taken.
@@ -62,9 +57,8 @@ impl Content {
     pub fn parse(text: &str, source: &str) -> Result<Self, FileError> {
         let mut out = Self::default();
         let mut bad = Vec::new();
-        let rest = out.take_secrets(text, source, &mut bad);
         let mut pools = Vec::new();
-        for document in api::parse_documents(&rest, source) {
+        for document in api::parse_documents(text, source) {
             match document {
                 Ok((mut resource, at)) => {
                     let taken = out.take(&mut resource, &mut pools);
@@ -97,7 +91,11 @@ impl Content {
         pools: &mut Vec<api::kinds::pool::IpPool>,
     ) -> Result<(), String> {
         api::default(resource);
-        let name = resource.to_string();
+        let name = match &*resource {
+            // Passwords are looked up by name alone: one node, one namespace.
+            Resource::Secret(s) => format!("Secret({})", s.metadata.name),
+            r => r.to_string(),
+        };
         let of_it = |e: &dyn fmt::Display| format!("{name}: {e}");
         api::validate(resource).map_err(|e| of_it(&e))?;
         if let Resource::IpPool(pool) = resource {
@@ -114,76 +112,11 @@ impl Content {
         Ok(())
     }
 
-    /// Takes the Secrets; what is left has as many lines.
-    fn take_secrets(&mut self, text: &str, source: &str, bad: &mut Vec<String>) -> String {
-        let mut rest = String::with_capacity(text.len());
-        let mut line = 1;
-        for document in documents(text) {
-            let lines = document.matches('\n').count();
-            if is_secret(document) {
-                let skipped = document.lines().take_while(|l| !says(l)).count();
-                let at = |e: &dyn fmt::Display| format!("{source}:{}:1: {e}", line + skipped);
-                bad.extend(self.take_secret(document).err().map(|e| at(&e)));
-                // Otherwise what follows would belong to what is before.
-                rest.push_str("---");
-                rest.extend(std::iter::repeat_n('\n', lines));
-            } else {
-                rest.push_str(document);
-            }
-            line += lines;
-        }
-        rest
-    }
-
-    fn take_secret(&mut self, text: &str) -> Result<(), String> {
-        let text = text.strip_prefix("---").unwrap_or(text);
-        let secret: Secret =
-            serde_saphyr::from_str(text).map_err(|e| e.without_snippet().to_string())?;
-        let name = secret.metadata.name;
-        if name.is_empty() {
-            return Err("Secret: metadata.name is missing".to_owned());
-        }
-        let mut put = |key: &str, value: Vec<u8>| {
-            let at = SecretKey {
-                name: name.as_str().into(),
-                key: key.into(),
-            };
-            match self.keys.insert(at, value) {
-                None => Ok(()),
-                Some(_) => Err(format!("Secret({name}): {key} is there twice")),
-            }
-        };
-        for (key, value) in secret.data {
-            // Encoders break lines.
-            let packed: String = value.split_whitespace().collect();
-            let octets = STANDARD.decode(packed).map_err(|e| {
-                format!("Secret({name}): error with field data.{key} (base64: {e})")
-            })?;
-            put(&key, octets)?;
-        }
-        for (key, value) in secret.string_data {
-            put(&key, value.into_bytes())?;
-        }
-        Ok(())
-    }
-
     /// Hands on what has changed since `before`.
     ///
     /// # Errors
     /// When the speaker has ended.
     pub fn follow(&self, before: &Self, to: &Handle) -> Result<(), Gone> {
-        for (key, _) in before
-            .keys
-            .iter()
-            .filter(|(k, _)| !self.keys.contains_key(k))
-        {
-            to.key(key.clone(), None)?;
-        }
-        for (key, value) in &self.keys {
-            if before.keys.get(key) != Some(value) {
-                to.key(key.clone(), Some(value.clone()))?;
-            }
-        }
         for (name, old) in &before.resources {
             let new = self.resources.get(name).map_or(&[][..], Vec::as_slice);
             let kept: Vec<Update> = new.iter().map(api::absent).collect();
@@ -200,71 +133,6 @@ impl Content {
         }
         Ok(())
     }
-}
-
-/// A Secret of Kubernetes, as far as it matters here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Secret {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    metadata: Metadata,
-    #[serde(default)]
-    data: BTreeMap<String, String>,
-    #[serde(default)]
-    string_data: BTreeMap<String, String>,
-    #[serde(rename = "type")]
-    _type: Option<String>,
-    #[serde(rename = "immutable")]
-    _immutable: Option<bool>,
-}
-
-/// Its name; labels and the like are nobody's business here.
-#[derive(Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    name: String,
-}
-
-/// Whether a line says something.
-fn says(line: &str) -> bool {
-    let t = line.trim();
-    !t.is_empty() && t != "---" && !t.starts_with('#')
-}
-
-fn is_secret(document: &str) -> bool {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        api_version: String,
-        kind: String,
-    }
-    let text = document.strip_prefix("---").unwrap_or(document);
-    // Cheap first: files are long, and secrets few.
-    text.contains("Secret")
-        && serde_saphyr::from_str::<Head>(text)
-            .is_ok_and(|h| h.kind == "Secret" && h.api_version == "v1")
-}
-
-/// The pieces of a text, each from its marker on; together they are the text.
-fn documents(text: &str) -> Vec<&str> {
-    let mut out = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    for line in text.split_inclusive('\n') {
-        if at > start
-            && line
-                .strip_prefix("---")
-                .is_some_and(|r| r.trim().is_empty())
-        {
-            out.push(&text[start..at]);
-            start = at;
-        }
-        at += line.len();
-    }
-    out.push(&text[start..]);
-    out
 }
 
 #[cfg(test)]
@@ -290,20 +158,21 @@ metadata: {name: p}
 spec: {peerIP: 10.0.0.2, asNumber: 65001}
 ";
 
-    fn key(name: &str, key: &str) -> SecretKey {
-        SecretKey {
-            name: name.into(),
-            key: key.into(),
-        }
-    }
-
     #[test]
     fn resources_and_secrets() {
         let c = Content::parse(GOOD, "f").unwrap();
         assert_eq!(c.nodes().into_iter().collect::<Vec<_>>(), ["a"]);
-        assert_eq!(c.resources.len(), 2);
-        assert_eq!(c.keys[&key("keys", "one")], b"secret");
-        assert_eq!(c.keys[&key("keys", "two")], b"plain");
+        assert_eq!(c.resources.len(), 3);
+        let [Update::Secret(at, Some(secret))] = &c.resources["Secret(keys)"][..] else {
+            panic!("{:?}", c.resources["Secret(keys)"]);
+        };
+        assert_eq!((&*at.namespace, &*at.name), ("kube-system", "keys"));
+        assert_eq!(
+            (&*secret.0["one"], &*secret.0["two"]),
+            (&b"secret"[..], &b"plain"[..])
+        );
+        // As octets, too.
+        assert!(!format!("{c:?}").contains("115, 101, 99"), "{c:?}");
     }
 
     #[test]
@@ -317,7 +186,9 @@ spec: {peerIP: 10.0.0.2, asNumber: 65001}
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(lines.len(), 3, "{said}");
         assert!(
-            lines[0].starts_with("f.yaml:6:1: Secret(keys): error with field data.one"),
+            lines[0].starts_with(
+                "f.yaml:6:1: Secret(keys): error with field data.one = '...' (not base64"
+            ),
             "{said}"
         );
         assert!(

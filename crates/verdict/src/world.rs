@@ -72,7 +72,11 @@ impl World {
             Update::EndpointSlice(k, v) => put(&mut self.slices, k, v),
             Update::BgpConfig(k, v) => put(&mut self.bgp, k, v),
             Update::Domain(k, v) => put(&mut self.domains, k, v),
-            Update::Block(..) | Update::BgpPeer(..) | Update::BgpFilter(..) | Update::Ready(_) => {}
+            Update::Block(..)
+            | Update::Secret(..)
+            | Update::BgpPeer(..)
+            | Update::BgpFilter(..)
+            | Update::Ready(_) => {}
         }
     }
 

@@ -4,13 +4,15 @@
 //! carry a port; `keepOriginalNextHop` is an old word for `nextHopMode: Keep`.
 
 use super::{Cause, cause, go_duration, policy::parse_selector};
+use crate::annotations::{self, BFD};
 use crate::kinds::bgp::{
     BgpFilter, BgpFilterOperation, BgpFilterRule, BgpPassword, BgpPeer, BgpPeerSpec,
 };
 use crate::kinds::config::{BgpConfiguration, BgpConfigurationSpec, CidrBlock};
+use crate::meta::ObjectMeta;
 use crate::wire::AsNumber;
 use model::{
-    BgpConfig, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule, NextHopMode,
+    Bfd, BgpConfig, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule, NextHopMode,
     PrefixCommunities, SecretKey, Selector, Update,
 };
 use net::{Asn, Cidr};
@@ -90,6 +92,14 @@ fn number(field: &str, n: Option<i64>) -> Result<Option<u32>, Cause> {
         .transpose()
 }
 
+fn bfd(meta: &ObjectMeta) -> Result<Option<Bfd>, Cause> {
+    let read = |text: &str| {
+        annotations::bfd(text).map_err(|e| format!("metadata.annotations[{BFD}]: {e}"))
+    };
+    let found = meta.annotations.get(BFD);
+    Ok(found.map(|t| read(t)).transpose()?.flatten())
+}
+
 pub(super) fn config_update(r: &BgpConfiguration) -> Result<Update, Cause> {
     let s = &r.spec;
     let peering = [
@@ -122,6 +132,7 @@ pub(super) fn config_update(r: &BgpConfiguration) -> Result<Update, Cause> {
             number("spec.ipv4NormalRoutePriority", s.ipv4_normal_route_priority)?,
             number("spec.ipv6NormalRoutePriority", s.ipv6_normal_route_priority)?,
         ],
+        mesh_bfd: bfd(&r.metadata)?,
     };
     Ok(Update::BgpConfig(
         r.metadata.name.as_str().into(),
@@ -186,6 +197,7 @@ pub(super) fn peer_update(r: &BgpPeer) -> Result<Update, Cause> {
             .transpose()?,
         filters: s.filters.iter().map(|f| f.as_str().into()).collect(),
         reverse: s.reverse_peering != "Manual",
+        bfd: bfd(&r.metadata)?,
     };
     Ok(Update::BgpPeer(r.metadata.name.as_str().into(), Some(peer)))
 }

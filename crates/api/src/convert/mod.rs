@@ -15,6 +15,7 @@ mod node;
 mod pod;
 mod policy;
 mod pool;
+mod secret;
 mod service;
 
 pub use endpoint::{namespace_profile, service_account_profile};
@@ -30,6 +31,7 @@ pub(crate) use config::{go_duration, text as felix_text};
 pub(crate) use endpoint::dscp;
 pub(crate) use policy::{action, types};
 pub(crate) use pool::default_block_size;
+pub(crate) use secret::secret_value;
 
 use crate::error::BadObject;
 use crate::kind::{ResourceKey, parse_key};
@@ -39,7 +41,7 @@ use crate::meta::ObjectMeta;
 use crate::resource::{Resource, ResourceKind};
 use crate::stored;
 use crate::wire::Number;
-use model::{NetworkSetKey, PolicyKey, PolicyKind, ServiceRef, SliceKey, Update};
+use model::{NetworkSetKey, PolicyKey, PolicyKind, SecretRef, ServiceRef, SliceKey, Update};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -174,6 +176,7 @@ fn stored_updates(resource: &Resource) -> Result<Vec<Update>, Cause> {
         Resource::StagedKubernetesNetworkPolicy(r) => one(kube_policy::staged_update(r)),
         Resource::Service(r) => one(service::service_update(r)),
         Resource::EndpointSlice(r) => service::slice_updates(r),
+        Resource::Secret(r) => one(secret::update(r)),
         Resource::BgpConfiguration(r) => one(bgp::config_update(r)),
         Resource::BgpPeer(r) => one(bgp::peer_update(r)),
         Resource::BgpFilter(r) => one(bgp::filter_update(r)),
@@ -216,6 +219,7 @@ pub fn absent(update: &Update) -> Update {
         Update::BgpConfig(k, _) => Update::BgpConfig(k.clone(), None),
         Update::BgpPeer(k, _) => Update::BgpPeer(k.clone(), None),
         Update::BgpFilter(k, _) => Update::BgpFilter(k.clone(), None),
+        Update::Secret(k, _) => Update::Secret(k.clone(), None),
         Update::Domain(k, _) => Update::Domain(k.clone(), None),
         Update::Ready(_) => Update::Ready(false),
     }
@@ -262,6 +266,13 @@ fn deleted(at: &ResourceKey<'_>) -> Vec<Update> {
         ),
         ResourceKind::EndpointSlice => Update::EndpointSlice(
             SliceKey {
+                namespace: at.namespace.unwrap_or_default().into(),
+                name,
+            },
+            None,
+        ),
+        ResourceKind::Secret => Update::Secret(
+            SecretRef {
                 namespace: at.namespace.unwrap_or_default().into(),
                 name,
             },

@@ -23,6 +23,19 @@ record! {
 }
 
 record! {
+    /// `v1` Secret.
+    pub struct Secret {
+        /// Name, labels and the like.
+        pub metadata: ObjectMeta,
+        /// What it holds, in base64.
+        pub data: StringMap,
+        /// What a writer may give as plain text; moves into `data` before it is stored.
+        pub string_data: StringMap,
+        ..rest
+    }
+}
+
+record! {
     /// `v1` Pod.
     pub struct Pod {
         /// Name, labels and the like.

@@ -1,13 +1,23 @@
 //! BGPConfiguration, BGPPeer and BGPFilter.
 
 use super::{Check, names};
+use crate::annotations::{self, BFD};
 use crate::convert::{community, peer_address};
 use crate::kinds::bgp::{
-    BgpFilterOperation, BgpFilterRule, BgpFilterSpec, BgpPassword, BgpPeerSpec,
+    BgpFilterOperation, BgpFilterRule, BgpFilterSpec, BgpPassword, BgpPeer, BgpPeerSpec,
 };
 use crate::kinds::config::{BgpConfiguration, BgpConfigurationSpec};
+use crate::meta::ObjectMeta;
 use net::{Asn, Cidr, Family};
 use std::net::IpAddr;
+
+fn bfd(c: &mut Check, meta: &ObjectMeta) {
+    if let Some(text) = meta.annotations.get(BFD)
+        && let Err(reason) = annotations::bfd(text)
+    {
+        c.fail(format!("metadata.annotations[{BFD}]"), text, reason);
+    }
+}
 
 pub(super) fn config(c: &mut Check, r: &BgpConfiguration) {
     let s = &r.spec;
@@ -30,6 +40,7 @@ pub(super) fn config(c: &mut Check, r: &BgpConfiguration) {
                 !s.node_mesh_max_restart_time.is_empty(),
                 "nodeMeshMaxRestartTime",
             ),
+            (r.metadata.annotations.get(BFD).is_some(), BFD),
         ] {
             if set {
                 let reason = format!("Cannot set {field} on a non default BGP Configuration.");
@@ -37,6 +48,7 @@ pub(super) fn config(c: &mut Check, r: &BgpConfiguration) {
             }
         }
     }
+    bfd(c, &r.metadata);
     if s.as_number.is_some_and(|n| n.0 == Asn(0)) {
         c.fail("spec.asNumber", 0, "must be between 1 and 4294967295");
     }
@@ -196,7 +208,9 @@ fn communities(c: &mut Check, s: &BgpConfigurationSpec) {
     }
 }
 
-pub(super) fn peer(c: &mut Check, s: &BgpPeerSpec) {
+pub(super) fn peer(c: &mut Check, r: &BgpPeer) {
+    let s = &r.spec;
+    bfd(c, &r.metadata);
     exclusive(c, s);
     if !s.node.is_empty() && !names::is_subdomain(&s.node) {
         c.fail("spec.node", &s.node, "invalid node name");

@@ -1,7 +1,7 @@
 //! Kubernetes' NetworkPolicy, Service and EndpointSlice: what its API server refuses.
 
 use super::{Check, names};
-use crate::kinds::kube::{KubePeer, KubePolicyPort, KubePolicySpec, LabelSelector};
+use crate::kinds::kube::{KubePeer, KubePolicyPort, KubePolicySpec, LabelSelector, Secret};
 use crate::kinds::service::{EndpointSlice, ServiceSpec};
 use crate::wire::NumOrString;
 use net::{Cidr, Family};
@@ -48,6 +48,20 @@ pub(super) fn service(c: &mut Check, s: &ServiceSpec) {
         }
         if s.ports[..i].iter().any(|o| o.name == p.name) && !p.name.is_empty() {
             c.fail(format!("{at}.name"), &p.name, "duplicate port name");
+        }
+    }
+}
+
+/// What is in it is never shown, not even when it is wrong.
+pub(super) fn secret(c: &mut Check, r: &Secret) {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    for (key, text) in &r.data {
+        if key.is_empty() || !key.bytes().all(fine) {
+            let reason = "a key consists of letters, digits, '-', '_' and '.'";
+            c.fail("data", key, reason);
+        }
+        if let Err(e) = crate::convert::secret_value(text) {
+            c.fail(format!("data.{key}"), "...", format!("not base64: {e}"));
         }
     }
 }

@@ -183,7 +183,7 @@ pub fn validate(resource: &Resource) -> Result<(), Invalid> {
         }
         Resource::FelixConfiguration(r) => config::felix(&mut c, r),
         Resource::BgpConfiguration(r) => bgp::config(&mut c, r),
-        Resource::BgpPeer(r) => bgp::peer(&mut c, &r.spec),
+        Resource::BgpPeer(r) => bgp::peer(&mut c, r),
         Resource::BgpFilter(r) => bgp::filter(&mut c, &r.spec),
         Resource::KubeControllersConfiguration(r) => controllers::check(&mut c, &r.spec),
         Resource::CalicoNodeStatus(r) => controllers::node_status(&mut c, &r.spec),
@@ -191,6 +191,7 @@ pub fn validate(resource: &Resource) -> Result<(), Invalid> {
         Resource::ClusterNetworkPolicy(r) => cluster_policy::check(&mut c, &r.spec),
         Resource::Service(r) => kube::service(&mut c, &r.spec),
         Resource::EndpointSlice(r) => kube::slice(&mut c, r),
+        Resource::Secret(r) => kube::secret(&mut c, r),
         Resource::ClusterInformation(_)
         | Resource::Namespace(_)
         | Resource::ServiceAccount(_)

@@ -261,7 +261,7 @@ fn blocks() {
 fn keys_of_others_mean_nothing() {
     for key in [
         "/calico/ipam/v2/config",
-        "/registry/secrets/a/b",
+        "/registry/configmaps/a/b",
         "/calico/v1/Ready",
         "",
     ] {

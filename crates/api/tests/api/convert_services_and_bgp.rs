@@ -231,6 +231,7 @@ fn a_deletion_retracts_what_the_object_was() {
         (K::BgpPeer, "spec: {peerIP: 10.0.0.1}"),
         (K::BgpFilter, ""),
         (K::EndpointSlice, "addressType: IPv4"),
+        (K::Secret, "data: {a: YQ==}"),
     ] {
         let ns = if kind.namespaced() {
             ", namespace: n"
@@ -250,4 +251,38 @@ fn a_deletion_retracts_what_the_object_was() {
             "{kind:?}"
         );
     }
+}
+
+#[test]
+fn secrets_are_read_and_never_shown() {
+    let r = defaulted(&v3(
+        K::Secret,
+        "metadata: {name: keys, namespace: kube-system}\ntype: Opaque\ndata: {one: c2VjcmV0}\nstringData: {two: plain}",
+    ));
+    let stored = serde_json::to_value(&r).unwrap();
+    assert_eq!(
+        stored["data"]["two"], "cGxhaW4=",
+        "as the API server stores it"
+    );
+    assert!(stored.get("stringData").is_none() && stored["type"] == "Opaque");
+    let all = api::updates(&r).unwrap();
+    let [Update::Secret(at, Some(secret))] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!((&*at.namespace, &*at.name), ("kube-system", "keys"));
+    assert_eq!(
+        (&*secret.0["one"], &*secret.0["two"]),
+        (&b"secret"[..], &b"plain"[..])
+    );
+    assert_eq!(format!("{secret:?}"), r#"{"one", "two"}"#);
+    let bad = defaulted(&v3(
+        K::Secret,
+        "metadata: {name: keys, namespace: n}\ndata: {one: 'hush!'}",
+    ));
+    let said = api::validate(&bad).unwrap_err().to_string();
+    assert!(
+        said.contains("data.one") && said.contains("not base64"),
+        "{said}"
+    );
+    assert!(!said.contains("hush"), "{said}");
 }
