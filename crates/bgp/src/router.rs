@@ -14,6 +14,7 @@
 mod explain;
 mod import;
 mod inbound;
+mod monitor;
 mod outbound;
 mod peers;
 mod reconfigure;
@@ -23,6 +24,7 @@ mod settings;
 
 pub use explain::{Explanation, ExportReport, PathReport, PathStatus};
 pub use import::Refusal;
+pub use monitor::{Ended, Left, MonitorId, Stage, Told, Watched};
 pub use outbound::{BestRoute, NextHopUse, RouteChange};
 pub use peers::{Counters, PeerStatus, Size};
 pub use settings::{Config, LocalRoute, Restarting};
@@ -161,6 +163,11 @@ pub struct Router {
     timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
     random: u64,
     restarting: PerFamily<Option<restart::Deferral>>,
+    /// Who watches.
+    monitors: Vec<monitor::Monitor>,
+    monitors_made: u64,
+    /// How many sessions there have been.
+    sessions: u64,
 }
 
 impl Router {
@@ -181,6 +188,9 @@ impl Router {
             timers: BinaryHeap::new(),
             random: config.seed,
             restarting,
+            monitors: Vec::new(),
+            monitors_made: 0,
+            sessions: 0,
             config,
         }
     }

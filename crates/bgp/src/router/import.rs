@@ -88,6 +88,9 @@ impl Router {
         let path = Path::new(attributes, source, PathFlags::default());
         let changed = self.rib.set(family, net, path);
         self.out.mark(family, net, changed, self.config.multipath);
+        if changed.best {
+            self.watch_best(family, net);
+        }
         self.rib.attributes.release(attributes);
         self.rib.sources.release(source);
     }
@@ -122,7 +125,9 @@ impl Router {
                 let net = NetId(i);
                 let uses = |p: Path| changed.contains(&self.rib.attributes.get(p.attributes).hop);
                 if self.rib.tables[family].paths(net).any(uses) {
-                    self.rib.reconsider(family, net);
+                    if self.rib.reconsider(family, net).best {
+                        self.watch_best(family, net);
+                    }
                     let all = Changed {
                         best: true,
                         any: true,
@@ -331,6 +336,10 @@ impl Router {
             peer.paths[family] += 1;
         }
         self.out.mark(family, net, changed, self.config.multipath);
+        if changed.any && !self.monitors.is_empty() {
+            let source = self.rib.sources.get(path.source);
+            self.watch_path(family, net, source, changed.best);
+        }
     }
 
     /// Routes that a peer has withdrawn.
@@ -351,12 +360,13 @@ impl Router {
     }
 
     fn remove_path(&mut self, family: Family, net: NetId, source: SourceId) {
-        let peer = self.rib.sources.get(source).peer;
+        let of = self.rib.sources.get(source);
         let changed = self.rib.remove(family, net, source);
         if !changed.any {
             return;
         }
-        if let Some(peer) = self.peer_mut(peer) {
+        self.watch_path(family, net, of, changed.best);
+        if let Some(peer) = self.peer_mut(of.peer) {
             peer.paths[family] -= 1;
         }
         self.out.mark(family, net, changed, self.config.multipath);
@@ -365,7 +375,11 @@ impl Router {
 
     /// Forgets a prefix that has no path and that nobody has to be told of.
     pub(super) fn try_forget(&mut self, family: Family, net: NetId) {
-        if self.rib.tables[family].is_vacant(net) && !self.out.knows(family, net) {
+        let watched = |r: &Self| r.monitors.iter().any(|m| m.knows(family, net));
+        if self.rib.tables[family].is_vacant(net)
+            && !self.out.knows(family, net)
+            && !watched(self)
+        {
             self.rib.tables[family].forget(net);
         }
     }
@@ -447,7 +461,9 @@ impl Router {
                 let net = NetId(i);
                 let of_peer = |p: Path| self.rib.sources.get(p.source).peer == id;
                 if self.rib.tables[family].paths(net).any(of_peer) {
-                    self.rib.reconsider(family, net);
+                    if self.rib.reconsider(family, net).best {
+                        self.watch_best(family, net);
+                    }
                     let all = Changed {
                         best: true,
                         any: true,

@@ -5,12 +5,13 @@
 
 use super::{ConnId, Event, Router};
 use crate::caps::{Decoding, Negotiated};
-use crate::error::{Code, Notification, SessionError};
+use crate::error::{Code, Fault, FaultClass, Notification, SessionError};
 use crate::fsm::{Event as Fsm, Side, State};
 use crate::message::{Message, Open, RefreshSubtype, RouteRefresh, Update};
 use crate::rib::PeerId;
 use crate::types::PeerKind;
 use crate::wire;
+use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 impl Router {
@@ -46,6 +47,7 @@ impl Router {
                 .negotiated
                 .as_ref()
                 .map_or_else(Decoding::default, |n| n.decoding);
+            let octets_at = used;
             let rest = &octets[used..];
             let message = match wire::frame_len(rest, how.extended_message) {
                 Ok(None) => return used,
@@ -57,6 +59,10 @@ impl Router {
             };
             if let Some(peer) = self.current(conn) {
                 peer.counters.received += 1;
+                if let Ok(Message::Open(_)) = &message {
+                    let octets = &octets[octets_at..used];
+                    peer.conn_mut(conn.side).opens[1] = Bytes::copy_from_slice(octets);
+                }
             }
             match message {
                 Ok(message) => self.message(conn.peer, conn.side, message, now),
@@ -170,6 +176,12 @@ impl Router {
 
     fn update(&mut self, id: PeerId, update: Update<'_>, now: Instant) {
         if !update.faults.is_empty() {
+            let withdrawn = |f: &Fault| f.class == FaultClass::TreatAsWithdraw;
+            if update.faults.iter().any(withdrawn)
+                && let Some(peer) = self.peer_mut(id)
+            {
+                peer.counters.treated_as_withdraw += 1;
+            }
             self.event(Event::Faults {
                 peer: id,
                 what: update.faults,

@@ -4,6 +4,7 @@
 //! stale routes, back-off) is apart from what does not. Never: acts.
 
 use super::ConnId;
+use super::monitor::Ended;
 use crate::caps::Negotiated;
 use crate::fsm::{Side, State};
 use crate::message::Open;
@@ -27,6 +28,8 @@ pub struct Counters {
     pub octets_sent: u64,
     /// Sessions that came up.
     pub sessions: u64,
+    /// UPDATEs whose routes were withdrawn for a fault (RFC 7606).
+    pub treated_as_withdraw: u64,
 }
 
 /// How much a router holds.
@@ -94,6 +97,8 @@ pub(super) struct Peer {
     /// When the router looks at it next.
     pub(super) scheduled: Option<Instant>,
     pub(super) counters: Counters,
+    /// How the last session ended.
+    pub(super) ended: Option<Ended>,
 }
 
 /// Routes that are kept of a peer that is away or not complete yet.
@@ -113,6 +118,10 @@ pub(super) struct Stale {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) side: Side,
+    /// Which of all sessions it is.
+    pub(super) serial: u64,
+    /// Our OPEN and the peer's, whole messages.
+    pub(super) opens: [Bytes; 2],
     pub(super) negotiated: Negotiated,
     pub(super) kind: PeerKind,
     pub(super) since: Instant,
@@ -142,6 +151,8 @@ pub(super) struct Conn {
     pub(super) told: bool,
     pub(super) sent: Option<Open>,
     pub(super) heard: Option<Open>,
+    /// Our OPEN and the peer's, as they went over the wire.
+    pub(super) opens: [Bytes; 2],
     pub(super) negotiated: Option<Negotiated>,
     pub(super) last: Vec<u8>,
     pub(super) retries: u32,
@@ -167,6 +178,7 @@ impl Conn {
             told: false,
             sent: None,
             heard: None,
+            opens: [Bytes::new(), Bytes::new()],
             negotiated: None,
             last: Vec::new(),
             retries: 0,
@@ -230,6 +242,7 @@ impl Peer {
             halted: false,
             scheduled: None,
             counters: Counters::default(),
+            ended: None,
         }
     }
 

@@ -156,6 +156,16 @@ impl Router {
         self.restart_check(now);
     }
 
+    /// What was kept of a peer that is away goes.
+    pub(super) fn forget_stale(&mut self, id: PeerId) {
+        for family in Family::BOTH {
+            if let Some(peer) = self.peer_mut(id) {
+                peer.stale[family] = Stale::default();
+            }
+            self.purge(id, family, |p| p.flags.has(STALE));
+        }
+    }
+
     /// The peer is back: what it has not kept goes, the rest waits for its End-of-RIB
     /// (RFC 4724, section 4.2).
     pub(super) fn back_again(&mut self, id: PeerId, now: Instant) {
@@ -207,6 +217,9 @@ impl Router {
         }
         if first {
             self.event(Event::EndOfRib { peer: id, family });
+            for m in &mut self.monitors {
+                m.complete(family, id);
+            }
             self.restart_check(now);
         }
     }

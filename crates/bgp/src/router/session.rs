@@ -86,6 +86,7 @@ impl Router {
             self.purge(id, family, |_| true);
         }
         self.peers[id.index()] = None;
+        self.watch_session(id);
         self.restart_check(now);
     }
 
@@ -98,6 +99,28 @@ impl Router {
         }
         self.stop(id, Notification::shutdown(Code::ADMIN_RESET, text), now);
         self.settle(id, now);
+    }
+
+    /// The path to the peer has failed, as BFD says (RFC 5882). A session that is up ends with "BFD
+    /// Down" (RFC 9384), keeps no routes, and starts anew; it does not wait for the path.
+    ///
+    /// A peer that is away keeps its graceful restart, since its BFD may have gone with the rest of
+    /// it; unless BFD is `independent` of its control plane (RFC 5882, section 4.3.1): then nothing is
+    /// forwarded there, and its routes go.
+    pub fn path_failed(&mut self, id: PeerId, why: &str, independent: bool, now: Instant) {
+        let Some(peer) = self.peer(id) else {
+            return;
+        };
+        if peer.session.is_some() {
+            self.stop(id, Code::BFD_DOWN.into(), now);
+            if let Some(peer) = self.peer_mut(id) {
+                peer.last_error = Some(format!("sent: {}: {why}", Code::BFD_DOWN));
+            }
+            self.settle(id, now);
+        } else if independent {
+            self.forget_stale(id);
+            self.restart_check(now);
+        }
     }
 
     /// What is known of a peer.
@@ -315,7 +338,10 @@ impl Router {
     ) {
         match action {
             Action::Up => return self.session_up(id, side, now),
-            Action::Down => return self.session_down(id, end_of(event, given), now),
+            Action::Down => {
+                self.note_end(id, side, event, given);
+                return self.session_down(id, end_of(event, given), now);
+            }
             Action::Notify(code) => {
                 return self.notify(id, side, Notification::new(code, unexpected(code, event)));
             }
@@ -411,7 +437,7 @@ impl Router {
         };
         let for_good = matches!(
             what.code,
-            Code::ADMIN_SHUTDOWN | Code::PEER_DECONFIGURED | Code::MAX_PREFIXES
+            Code::ADMIN_SHUTDOWN | Code::PEER_DECONFIGURED | Code::MAX_PREFIXES | Code::BFD_DOWN
         );
         let conn = peer.conn_mut(side);
         if !conn.connected {
@@ -493,7 +519,9 @@ impl Router {
         }
         if let Some(peer) = self.peer_mut(id) {
             let conn = peer.conn_mut(side);
-            conn.push(out.into());
+            conn.opens[0] = out.into();
+            let octets = conn.opens[0].clone();
+            conn.push(octets);
             conn.sent = Some(open);
         }
         self.tell_queue(id, side, now);
@@ -584,6 +612,8 @@ impl Router {
 
     fn session_up(&mut self, id: PeerId, side: Side, now: Instant) {
         let router_asn = self.config.asn;
+        self.sessions += 1;
+        let serial = self.sessions;
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -591,6 +621,7 @@ impl Router {
         let (Some(negotiated), Some(heard)) = (conn.negotiated.clone(), conn.heard.take()) else {
             return;
         };
+        let opens = std::mem::take(&mut conn.opens);
         let local = conn.local.unwrap_or(peer.config.addr);
         let kind = peer.config.kind(router_asn, heard.asn);
         peer.router_id = Some(heard.router_id);
@@ -600,6 +631,8 @@ impl Router {
         peer.dial_after = None;
         peer.session = Some(Session {
             side,
+            serial,
+            opens,
             kind,
             since: now,
             local,
@@ -626,6 +659,7 @@ impl Router {
             self.reconsider_peer(id);
         }
         self.join_groups(id);
+        self.watch_session(id);
     }
 
     /// The other connection has lost.
@@ -689,7 +723,11 @@ fn end_of(event: Fsm, given: Option<&Notification>) -> End {
     let hard = given.is_some_and(|n| {
         matches!(
             n.code,
-            Code::HARD_RESET | Code::ADMIN_SHUTDOWN | Code::PEER_DECONFIGURED | Code::MAX_PREFIXES
+            Code::HARD_RESET
+                | Code::ADMIN_SHUTDOWN
+                | Code::PEER_DECONFIGURED
+                | Code::MAX_PREFIXES
+                | Code::BFD_DOWN
         )
     });
     match event {
