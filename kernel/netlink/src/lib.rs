@@ -20,4 +20,4 @@ mod socket;
 pub mod wire;
 
 pub use error::{Cause, Errno, NetlinkError};
-pub use socket::{Buffers, EventSocket, Protocol, Received, Socket, set_buffers};
+pub use socket::{Buffers, EventSocket, Protocol, Received, Seen, Socket, set_buffers};

@@ -6,7 +6,7 @@
 //! Never: moves the calling thread to another namespace.
 
 use crate::netns::NetNs;
-use crate::wire::{Attrs, Frame, Frames, Message, i32_at, text};
+use crate::wire::{Attrs, Frame, Frames, Message, add_flags, i32_at, text};
 use crate::{Cause, Errno, NetlinkError};
 use std::fmt::Display;
 use std::io;
@@ -151,6 +151,51 @@ fn bind(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     if rc == 0 { Ok(()) } else { Err(Errno::last()) }
 }
 
+fn port(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // SAFETY: sockaddr_nl is plain data; it and `len` are valid for writes of the size given.
+    unsafe {
+        let mut name: libc::sockaddr_nl = std::mem::zeroed();
+        let mut len = size_of::<libc::sockaddr_nl>() as u32;
+        match libc::getsockname(fd.as_raw_fd(), (&raw mut name).cast(), &raw mut len) {
+            0 => Ok(name.nl_pid),
+            _ => Err(Errno::last()),
+        }
+    }
+}
+
+/// Drops what is notified because of requests from `port`, in the kernel, before it takes room in
+/// the queue: a classic BPF program over the header (`nlmsg_pid`, RFC 3549 section 2.3.2).
+fn drop_echoes(fd: BorrowedFd<'_>, port: u32) -> Result<(), Errno> {
+    const PID_AT: u32 = 12;
+    const WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    // Loads take network byte order, the header has the host's.
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    let mut steps = [
+        step(WORD, 0, 0, PID_AT),
+        step(EQUAL, 0, 1, port),
+        step(RETURN, 0, 0, 0),
+        step(RETURN, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog {
+        len: steps.len() as u16,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the program and its steps live through the call, which copies them.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as u32,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(Errno::last()) }
+}
+
 /// A socket for requests. Calls block while the kernel works, which is microseconds, or
 /// as long as somebody else holds the RTNL lock.
 #[derive(Debug)]
@@ -158,6 +203,17 @@ pub struct Socket {
     fd: OwnedFd,
     seq: u32,
     buf: Vec<u8>,
+    /// The datagram under construction; kept for its memory.
+    datagram: Vec<u8>,
+}
+
+/// What comes of a table that is read.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// Reading begins, or begins anew.
+    Begin,
+    /// An entry.
+    Entry(&'a Frame<'a>),
 }
 
 /// Messages per datagram: their acks must fit the default receive buffer.
@@ -199,11 +255,23 @@ impl Socket {
                 receive: Some(1 << 20),
             },
         );
+        // The kernel would choose a port with the first request; who wants to know it earlier can.
+        bind(fd.as_fd()).map_err(|e| NetlinkError::system("bind a netlink socket", e))?;
         Ok(Self {
             fd,
             seq: 0,
             buf: vec![0; 1 << 16],
+            datagram: Vec::new(),
         })
+    }
+
+    /// The number by which the kernel knows this socket (`nl_pid`): what changes because of its
+    /// requests is notified with it.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        port(self.fd.as_fd()).map_err(|e| NetlinkError::system("name a netlink socket", e))
     }
 
     /// Opens in `ns`; the calling thread stays where it is.
@@ -232,36 +300,60 @@ impl Socket {
     /// success). A refused message does not stop the ones behind it.
     pub fn batch(&mut self, msgs: Vec<Message>) -> Vec<Option<Cause>> {
         let mut verdicts = vec![None; msgs.len()];
-        let mut msgs = msgs.into_iter().peekable();
+        let mut msgs = msgs.into_iter();
+        let mut next = |m: &mut Message| msgs.next().map(|new| *m = new).is_some();
+        let refused = |at: usize, cause| verdicts[at] = Some(cause);
+        self.stream(&mut next, refused);
+        verdicts
+    }
+
+    /// The same for any number of messages that are made one after the other in the same memory:
+    /// `next` begins each ([`Message::begin`]), or says `false` when there are no more. `refused` is
+    /// told the place of each that failed, and why.
+    pub fn stream(
+        &mut self,
+        mut next: impl FnMut(&mut Message) -> bool,
+        mut refused: impl FnMut(usize, Cause),
+    ) {
+        let mut message = Message::new(0, 0);
+        let mut verdicts: Vec<Option<Cause>> = Vec::with_capacity(CHUNK);
         let mut done = 0;
-        while msgs.peek().is_some() {
+        let mut more = true;
+        while more {
             let first = self.seq.wrapping_add(1);
-            let mut datagram = Vec::new();
-            let mut n = 0;
+            let mut datagram = std::mem::take(&mut self.datagram);
+            datagram.clear();
+            let (mut n, mut last) = (0, 0);
             while n < CHUNK && datagram.len() < (64 << 10) {
-                let Some(mut m) = msgs.next() else { break };
-                self.seq = self.seq.wrapping_add(1);
-                m.set_seq(self.seq);
-                m.add_flags(libc::NLM_F_REQUEST as u16);
-                n += 1;
-                let last = n == CHUNK || datagram.len() + m.bytes().len() >= (64 << 10);
-                if last || msgs.peek().is_none() {
-                    // Refusals are always reported; one ack behind the last proves the rest.
-                    m.add_flags(libc::NLM_F_ACK as u16);
+                more = next(&mut message);
+                if !more {
+                    break;
                 }
-                datagram.extend_from_slice(m.bytes());
+                self.seq = self.seq.wrapping_add(1);
+                message.set_seq(self.seq);
+                message.add_flags(libc::NLM_F_REQUEST as u16);
+                n += 1;
+                last = datagram.len();
+                datagram.extend_from_slice(message.bytes());
             }
-            let chunk = &mut verdicts[done..done + n];
-            if let Err(cause) = self.exchange(&datagram, first, chunk) {
+            if n == 0 {
+                self.datagram = datagram;
+                return;
+            }
+            // Refusals are always reported; one ack behind the last proves the rest.
+            add_flags(&mut datagram[last..], libc::NLM_F_ACK as u16);
+            verdicts.clear();
+            verdicts.resize(n, None);
+            let failed = self.exchange(&datagram, first, &mut verdicts).err();
+            self.datagram = datagram;
+            for (i, v) in verdicts.drain(..).enumerate() {
                 // What got its answer keeps it; for the rest the failure is the answer.
-                chunk
-                    .iter_mut()
-                    .filter(|v| v.is_none())
-                    .for_each(|v| *v = Some(cause.clone()));
+                if let Some(cause) = v.or_else(|| failed.clone()) {
+                    refused(done + i, cause);
+                }
             }
             done += n;
         }
-        verdicts
     }
 
     fn exchange(
@@ -324,16 +416,36 @@ impl Socket {
     pub fn dump<T>(
         &mut self,
         operation: impl Display,
-        mut msg: Message,
+        msg: Message,
         mut parse: impl FnMut(&Frame<'_>) -> Option<T>,
     ) -> Result<Vec<T>, NetlinkError> {
+        let mut all = Vec::new();
+        self.visit(operation, msg, |seen| match seen {
+            Seen::Begin => all.clear(),
+            Seen::Entry(frame) => all.extend(parse(frame)),
+        })?;
+        Ok(all)
+    }
+
+    /// The same without holding the table: each entry is handed on as it comes, after
+    /// [`Seen::Begin`]; another `Begin` says that what came before it does not count.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`]; then nothing that was handed on counts.
+    pub fn visit(
+        &mut self,
+        operation: impl Display,
+        mut msg: Message,
+        mut each: impl FnMut(Seen<'_>),
+    ) -> Result<(), NetlinkError> {
         msg.add_flags((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16);
         for _ in 0..DUMP_TRIES {
             self.seq = self.seq.wrapping_add(1);
             msg.set_seq(self.seq);
-            match self.dump_once(&msg, &mut parse) {
-                Ok(Some(all)) => return Ok(all),
-                Ok(None) => {}
+            each(Seen::Begin);
+            match self.visit_once(&msg, &mut each) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
                 Err(cause) => {
                     return Err(NetlinkError {
                         operation: operation.to_string(),
@@ -348,13 +460,13 @@ impl Socket {
         })
     }
 
-    fn dump_once<T>(
+    /// Whether the table held still.
+    fn visit_once(
         &mut self,
         msg: &Message,
-        parse: &mut impl FnMut(&Frame<'_>) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, Cause> {
+        each: &mut impl FnMut(Seen<'_>),
+    ) -> Result<bool, Cause> {
         self.send(msg.bytes()).map_err(Cause::System)?;
-        let mut all = Vec::new();
         let mut steady = true;
         loop {
             let n = self.receive().map_err(Cause::System)?;
@@ -368,16 +480,13 @@ impl Socket {
                                 errno: Errno(-e),
                                 message: None,
                             }),
-                            _ => Ok(steady.then_some(all)),
+                            _ => Ok(steady),
                         };
                     }
                     libc::NLMSG_ERROR => {
-                        return match verdict(&frame).ok_or(Cause::Malformed)? {
-                            Ok(()) => Ok(Some(all)),
-                            Err(cause) => Err(cause),
-                        };
+                        return verdict(&frame).ok_or(Cause::Malformed)?.map(|()| true);
                     }
-                    _ => all.extend(parse(&frame)),
+                    _ => each(Seen::Entry(&frame)),
                 }
             }
         }
@@ -511,6 +620,17 @@ impl EventSocket {
             registered: None,
             buf: vec![0; 1 << 16],
         })
+    }
+
+    /// Sees no more what happens because of requests of `writer`: who writes knows it already, and
+    /// a large change of one's own does not overrun the queue. What waits stays. One writer at most:
+    /// a second takes the place of the first.
+    ///
+    /// # Errors
+    /// If the kernel takes no filter.
+    pub fn ignore(&mut self, writer: &Socket) -> Result<(), NetlinkError> {
+        drop_echoes(self.fd.as_fd(), writer.port()?)
+            .map_err(|e| NetlinkError::system("filter netlink notifications", e))
     }
 
     /// Opens in `ns`; the calling thread stays where it is.

@@ -31,13 +31,20 @@ pub struct Nest(usize);
 impl Message {
     /// An empty message of type `kind` (`RTM_*`) with `flags` (`NLM_F_*`).
     pub fn new(kind: u16, flags: u16) -> Self {
-        let mut buf = Vec::with_capacity(256);
-        buf.resize(HDR, 0);
-        buf[4..6].copy_from_slice(&kind.to_ne_bytes());
-        buf[6..8].copy_from_slice(&flags.to_ne_bytes());
-        let mut msg = Self { buf };
-        msg.pad();
+        let mut msg = Self {
+            buf: Vec::with_capacity(256),
+        };
+        msg.begin(kind, flags);
         msg
+    }
+
+    /// Forgets what was written and begins another message in the same memory: for many in a row.
+    pub fn begin(&mut self, kind: u16, flags: u16) {
+        self.buf.clear();
+        self.buf.resize(HDR, 0);
+        self.buf[4..6].copy_from_slice(&kind.to_ne_bytes());
+        self.buf[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self.pad();
     }
 
     fn pad(&mut self) {
@@ -48,8 +55,7 @@ impl Message {
 
     /// Adds flags to the header.
     pub fn add_flags(&mut self, flags: u16) {
-        let now = u16::from_ne_bytes([self.buf[6], self.buf[7]]);
-        self.buf[6..8].copy_from_slice(&(now | flags).to_ne_bytes());
+        add_flags(&mut self.buf, flags);
     }
 
     pub(crate) fn set_seq(&mut self, seq: u32) {
@@ -131,6 +137,12 @@ impl Message {
     pub fn bytes(&self) -> &[u8] {
         &self.buf
     }
+}
+
+/// Adds flags to the header of the message that `bytes` begin with.
+pub(crate) fn add_flags(bytes: &mut [u8], flags: u16) {
+    let now = u16::from_ne_bytes([bytes[6], bytes[7]]);
+    bytes[6..8].copy_from_slice(&(now | flags).to_ne_bytes());
 }
 
 /// One message as received: header fields and body.

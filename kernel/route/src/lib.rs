@@ -12,7 +12,7 @@ mod value;
 
 pub use netlink::{Errno, NetlinkError};
 pub use plan::{Actual, Op, Plan, plan};
-pub use sys::{Failure, Handle, Monitor};
+pub use sys::{Failure, Handle, Monitor, Seen};
 pub use value::{
     Claim, Event, Hop, Kind, METRIC_V6, Ownership, Proto, Route, RouteKey, Scope, Table,
 };

@@ -13,6 +13,7 @@ use netlink::netns::NetNs;
 use netlink::wire::Message;
 use netlink::{Cause, Errno, EventSocket, NetlinkError, Protocol, Received, Socket};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
@@ -25,6 +26,15 @@ pub struct Failure {
     pub op: Op,
     /// Why.
     pub error: NetlinkError,
+}
+
+/// What comes of a table that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Reading begins, or begins anew.
+    Begin,
+    /// A route.
+    Route(Route),
 }
 
 /// Access to the routes of one namespace. Calls block while the kernel works, about two
@@ -54,15 +64,56 @@ impl Handle {
     /// # Errors
     /// If the kernel does not answer in full.
     pub fn list(&mut self, table: Table, family: Family) -> Result<Vec<Route>, NetlinkError> {
-        let read = self.0.dump(
+        let mut all = Vec::new();
+        self.visit(table, family, |seen| match seen {
+            Seen::Begin => all.clear(),
+            Seen::Route(r) => all.push(r),
+        })?;
+        Ok(all)
+    }
+
+    /// The same one by one, for tables that are too large to be held twice: after [`Seen::Begin`]
+    /// each route as the kernel tells it; another `Begin` says that the table changed meanwhile and
+    /// what came before does not count.
+    ///
+    /// # Errors
+    /// If the kernel does not answer in full; then nothing counts.
+    pub fn visit(
+        &mut self,
+        table: Table,
+        family: Family,
+        mut each: impl FnMut(Seen),
+    ) -> Result<(), NetlinkError> {
+        let wanted = |r: &Route| r.key.table == table && r.family() == family;
+        let read = self.0.visit(
             format_args!("list IPv{} routes of table {table}", family_digit(family)),
             encode::list(table, family),
-            |f| encode::parse(f).filter(|r| r.key.table == table && r.family() == family),
+            |seen| match seen {
+                netlink::Seen::Begin => each(Seen::Begin),
+                netlink::Seen::Entry(f) => {
+                    if let Some(r) = encode::parse(f).filter(wanted) {
+                        each(Seen::Route(r));
+                    }
+                }
+            },
         );
         match read {
             // A table in which nothing was ever installed does not exist.
-            Err(e) if e.is(Errno::ENOENT) => Ok(Vec::new()),
+            Err(e) if e.is(Errno::ENOENT) => Ok(()),
             other => other,
+        }
+    }
+
+    /// The route that packets to `to` take now, of whatever table; `None` if there is no way.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason, or its answer cannot be read.
+    pub fn lookup(&mut self, to: IpAddr) -> Result<Option<Route>, NetlinkError> {
+        let name = format_args!("look up the route to {to}");
+        match self.0.query(name, encode::lookup(to), encode::parse) {
+            Ok(r) => Ok(Some(r)),
+            Err(e) if e.is(Errno::ENETUNREACH) || e.is(Errno::EHOSTUNREACH) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
@@ -89,13 +140,16 @@ impl Handle {
 
     /// Does the steps in order. All are tried; those that fail are returned.
     pub fn apply(&mut self, plan: &Plan) -> Vec<Failure> {
-        let messages = plan.ops.iter().map(message).collect();
-        let verdicts = self.0.batch(messages);
-        plan.ops
-            .iter()
-            .zip(verdicts)
-            .filter_map(|(op, v)| failure(op, v?))
-            .collect()
+        let mut failures = Vec::new();
+        self.run(&plan.ops, &mut failures);
+        failures
+    }
+
+    fn run(&mut self, ops: &[Op], failures: &mut Vec<Failure>) {
+        let mut left = ops.iter();
+        let next = |m: &mut Message| left.next().map(|op| write(m, op)).is_some();
+        let refused = |at: usize, cause| failures.extend(failure(&ops[at], cause));
+        self.0.stream(next, refused);
     }
 
     /// Installs one route; an own one of the same key is replaced if `replace`.
@@ -120,10 +174,9 @@ impl Handle {
     }
 
     fn one(&mut self, op: &Op) -> Result<(), NetlinkError> {
-        let verdict = self.0.batch(vec![message(op)]).pop().flatten();
-        verdict
-            .and_then(|cause| failure(op, cause))
-            .map_or(Ok(()), |f| Err(f.error))
+        let mut failures = Vec::new();
+        self.run(std::slice::from_ref(op), &mut failures);
+        failures.pop().map_or(Ok(()), |f| Err(f.error))
     }
 }
 
@@ -134,12 +187,12 @@ const fn family_digit(family: Family) -> u8 {
     }
 }
 
-fn message(op: &Op) -> Message {
+fn write(m: &mut Message, op: &Op) {
     const CREATE: i32 = libc::NLM_F_CREATE;
     match op {
-        Op::Add(r) => encode::change(libc::RTM_NEWROUTE, CREATE | libc::NLM_F_EXCL, r),
-        Op::Replace(r) => encode::change(libc::RTM_NEWROUTE, CREATE | libc::NLM_F_REPLACE, r),
-        Op::Delete(r) => encode::change(libc::RTM_DELROUTE, 0, r),
+        Op::Add(r) => encode::change(m, libc::RTM_NEWROUTE, CREATE | libc::NLM_F_EXCL, r),
+        Op::Replace(r) => encode::change(m, libc::RTM_NEWROUTE, CREATE | libc::NLM_F_REPLACE, r),
+        Op::Delete(r) => encode::change(m, libc::RTM_DELROUTE, 0, r),
     }
 }
 
@@ -194,6 +247,16 @@ impl Monitor {
             ns,
         )
         .map(Self::over)
+    }
+
+    /// Sees no more of what `writer` changes: it knows itself, and a large change of one's own does
+    /// not overrun the queue. What the kernel does by itself, such as when a link goes, is seen. One
+    /// writer at most.
+    ///
+    /// # Errors
+    /// If the kernel takes no filter.
+    pub fn ignore(&mut self, writer: &Handle) -> Result<(), NetlinkError> {
+        self.socket.ignore(&writer.0)
     }
 
     const fn over(socket: EventSocket) -> Self {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use route::{
-    Actual, Errno, Event, Handle, Hop, Kind, Monitor, Op, Ownership, Proto, Route, Scope, Table,
-    plan,
+    Actual, Errno, Event, Handle, Hop, Kind, Monitor, Op, Ownership, Proto, Route, Scope, Seen,
+    Table, plan,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -465,4 +465,93 @@ fn ten_thousand_routes() {
              nothing to do {idle:?}"
         );
     }
+}
+
+#[test]
+fn what_one_writes_oneself_is_not_told() {
+    let mut n = node();
+    let mut monitor = Monitor::open_in(&n.ns).unwrap();
+    monitor.ignore(&n.h).unwrap();
+    // Far more than the queue of notifications holds.
+    let hop = Hop::via(ip("192.0.0.7"), n.a);
+    let add = |i: u32| {
+        let dst = Cidr::new(IpAddr::from((0x1000_0000 + (i << 8)).to_be_bytes()), 24).unwrap();
+        Op::Add(Route::unicast(Table::MAIN, dst, hop, Proto::BIRD))
+    };
+    let ops: Vec<Op> = (0..60_000).map(add).collect();
+    let delete = |o: &Op| Op::Delete(o.route().clone());
+    let gone = ops.iter().map(delete).collect();
+    assert_eq!(n.h.apply(&route::Plan { ops }), []);
+    assert_eq!(n.h.apply(&route::Plan { ops: gone }), []);
+    // Another's routes are, and so is what the kernel does to ours.
+    let ours = Route::unicast(Table::MAIN, cidr("fd00:1::/64"), Hop::dev(n.a), Proto::BIRD);
+    n.h.install(&ours, false).unwrap();
+    iproute(&n.ns, "route add 10.0.9.0/24 via 192.0.0.9 proto 12");
+    iproute(&n.ns, "link set eth0 down");
+    let mut told = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Some(event) = monitor.next_before(deadline).unwrap() {
+        let last = matches!(&event, Event::Gone(r) if r.key == ours.key);
+        told.push(event);
+        if last {
+            break;
+        }
+    }
+    assert!(
+        matches!(&told[0], Event::Route(r) if r.key.dst == cidr("10.0.9.0/24")),
+        "{told:?}"
+    );
+    assert!(
+        matches!(told.last(), Some(Event::Gone(r)) if r.key == ours.key),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_table_is_visited_without_being_held() {
+    let mut n = node();
+    let blackhole = |i: u8| {
+        let dst = Cidr::new(IpAddr::from([10, 0, i, 0]), 24).unwrap();
+        Op::Add(Route::dead_end(
+            Table::MAIN,
+            dst,
+            Kind::Blackhole,
+            Proto::OURS,
+        ))
+    };
+    let ops = (0..=255).map(blackhole).collect();
+    assert_eq!(n.h.apply(&route::Plan { ops }), []);
+    let mut seen = Vec::new();
+    let each = |s| match s {
+        Seen::Begin => seen.push(Vec::new()),
+        Seen::Route(r) => seen.last_mut().unwrap().push(r),
+    };
+    n.h.visit(Table::MAIN, Family::V4, each).unwrap();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(
+        seen[0],
+        n.h.list(Table::MAIN, Family::V4).unwrap(),
+        "two ways to read"
+    );
+    assert!(seen[0].len() > 256);
+    let mut none = Vec::new();
+    n.h.visit(Table(4711), Family::V6, |s| none.push(s))
+        .unwrap();
+    assert_eq!(none, [Seen::Begin]);
+}
+
+#[test]
+fn the_route_to_an_address_is_looked_up() {
+    let mut n = node();
+    iproute(&n.ns, "route add 10.0.9.0/24 via 192.0.0.9 proto 12");
+    iproute(&n.ns, "route add 10.0.9.128/25 via 192.0.1.9 proto 12");
+    let mut find = |to: &str| n.h.lookup(ip(to)).unwrap();
+    let found = find("10.0.9.7").unwrap();
+    assert_eq!(found.key.dst, cidr("10.0.9.0/24"));
+    assert_eq!(found.hops[0].gateway, Some(ip("192.0.0.9")));
+    assert_eq!(find("10.0.9.200").unwrap().key.dst, cidr("10.0.9.128/25"));
+    let six = find("2001:db8:1::77").unwrap();
+    assert_eq!(six.key.dst, cidr("2001:db8:1::/64"));
+    assert_eq!(find("10.0.10.1"), None);
+    assert_eq!(find("fd00::1"), None);
 }

@@ -31,13 +31,27 @@ pub(super) fn list(table: Table, family: Family) -> Message {
     m
 }
 
-pub(super) fn change(kind: u16, flags: i32, r: &Route) -> Message {
+/// Which route packets to an address take: `RTM_F_FIB_MATCH` asks for the route itself.
+pub(super) fn lookup(to: IpAddr) -> Message {
+    const RTM_F_FIB_MATCH: u32 = 0x2000;
+    let family = Family::of(to);
+    let mut b = [0; RTM];
+    b[0] = af(family);
+    b[1] = Cidr::host(to).len();
+    b[8..12].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
+    let mut m = Message::new(libc::RTM_GETROUTE, 0);
+    m.raw(&b).attr_addr(libc::RTA_DST, to);
+    m
+}
+
+/// Writes the change of a route over what `m` holds.
+pub(super) fn change(m: &mut Message, kind: u16, flags: i32, r: &Route) {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "NLM_F_* are 16 bits"
     )]
-    let mut m = Message::new(kind, flags as u16);
+    m.begin(kind, flags as u16);
     let mut b = header(r.family(), r.key.table);
     b[1] = r.key.dst.len();
     b[5] = r.proto.0;
@@ -59,7 +73,7 @@ pub(super) fn change(kind: u16, flags: i32, r: &Route) -> Message {
             if let Some(dev) = only.dev {
                 m.attr_u32(libc::RTA_OIF, dev.get());
             }
-            gateway(&mut m, r.family(), only.gateway);
+            gateway(m, r.family(), only.gateway);
         }
         several => {
             let nest = m.nest(libc::RTA_MULTIPATH);
@@ -78,7 +92,6 @@ pub(super) fn change(kind: u16, flags: i32, r: &Route) -> Message {
             m.end(nest);
         }
     }
-    m
 }
 
 const fn hop_flags(h: &Hop) -> u32 {
@@ -200,9 +213,15 @@ mod tests {
         r.normal()
     }
 
+    fn written(r: &Route) -> Message {
+        let mut m = Message::new(0, 0);
+        change(&mut m, libc::RTM_NEWROUTE, 0, r);
+        m
+    }
+
     #[test]
     fn a_route_reads_back() {
-        let m = change(libc::RTM_NEWROUTE, 0, &two_hops());
+        let m = written(&two_hops());
         assert_eq!(
             parse(&Frames::new(m.bytes()).next().unwrap()),
             Some(two_hops())
@@ -216,7 +235,7 @@ mod tests {
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
             cut: prop::sample::Index,
         ) {
-            let mut body = change(libc::RTM_NEWROUTE, 0, &two_hops()).bytes()[16..].to_vec();
+            let mut body = written(&two_hops()).bytes()[16..].to_vec();
             for (at, b) in &damage {
                 let at = at.index(body.len());
                 body[at] = *b;
