@@ -6,8 +6,8 @@
 
 use crate::world::{DEFAULT_PORT, Speaker, World, address};
 use model::{
-    BgpFilter, BgpPeer, BgpRemote, FilterRule, LabelSource, Labels, NextHopMode, Node, SecretKey,
-    WorkloadEndpoint,
+    Bfd, BfdHops, BgpFilter, BgpPeer, BgpRemote, FilterRule, LabelSource, Labels, NextHopMode,
+    Node, SecretKey, WorkloadEndpoint,
 };
 use net::{Asn, Family};
 use std::collections::BTreeMap;
@@ -92,6 +92,9 @@ pub struct Peer {
     pub import: Vec<(String, FilterRule)>,
     /// Its filters' rules from us, in order, each with its name.
     pub export: Vec<(String, FilterRule)>,
+    /// How the path to it is watched. Without `hops` the resources do not say whether it is on a
+    /// link of ours.
+    pub bfd: Option<Bfd>,
 }
 
 impl Peer {
@@ -100,12 +103,15 @@ impl Peer {
         self.asn != self.local_asn
     }
 
-    /// Its name in tables and sockets: `Mesh_10_0_0_1`, `Node_fd00__1_port_1179`.
+    /// Its name in tables and sockets: `Mesh_10_0_0_1`, `Node_fd00__1_port_1179`. In the mesh the
+    /// port is no part of it, as with Calico, whose tools read the address out of the name.
     pub fn name(&self) -> String {
         let address = self.address.to_string().replace(['.', ':'], "_");
-        match self.port {
-            DEFAULT_PORT => format!("{}_{address}", self.origin.prefix()),
-            port => format!("{}_{address}_port_{port}", self.origin.prefix()),
+        match (self.origin, self.port) {
+            (PeerOrigin::Mesh, _) | (_, DEFAULT_PORT) => {
+                format!("{}_{address}", self.origin.prefix())
+            }
+            (_, port) => format!("{}_{address}_port_{port}", self.origin.prefix()),
         }
     }
 }
@@ -118,19 +124,31 @@ pub(crate) fn peers(world: &World, me: &Speaker, faults: &mut Vec<String>) -> Ve
     let mut out = Sessions::new();
     // An earlier one keeps its place: the order here is that of precedence.
     let scoped = |global: bool| {
-        let is = move |p: &BgpPeer| p.node.is_none() && p.node_selector.is_none();
-        world.peers.iter().filter(move |(_, p)| is(p) == global)
+        let remote = |p: &BgpPeer| !matches!(p.remote, BgpRemote::Workloads { .. });
+        let wanted = move |p: &BgpPeer| is_global(p) == global && remote(p);
+        world.peers.iter().filter(move |(_, p)| wanted(p))
     };
     for (name, peer) in scoped(true).chain(scoped(false)) {
         if applies(world, peer, &world.me) {
-            let ends = ends(world, peer, &world.me);
-            add(&mut out, world, me, name, peer, &ends, faults);
+            unused(name, peer, faults);
+            let ends = ends(world, name, peer, faults);
+            add(&mut out, world, me, (name, peer), &ends, faults);
         }
     }
     for (name, peer) in scoped(true).chain(scoped(false)) {
-        if peer.reverse && !matches!(peer.remote, BgpRemote::Workloads { .. }) {
+        if peer.reverse {
             let ends = reversed(world, peer);
-            add(&mut out, world, me, name, peer, &ends, faults);
+            add(&mut out, world, me, (name, peer), &ends, faults);
+        }
+    }
+    // Of several that choose a workload it is the first by name, whatever nodes they are for.
+    for (name, peer) in &world.peers {
+        if let BgpRemote::Workloads { selector, asn } = &peer.remote
+            && applies(world, peer, &world.me)
+        {
+            unused(name, peer, faults);
+            let ends = workload_ends(world, selector, *asn);
+            add(&mut out, world, me, (name, peer), &ends, faults);
         }
     }
     for end in mesh(world, me) {
@@ -143,13 +161,33 @@ pub(crate) fn peers(world: &World, me: &Speaker, faults: &mut Vec<String>) -> Ve
     out.into_values().collect()
 }
 
+/// How a resource leads to a far end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// By its address.
+    Address,
+    /// By its labels, as a node.
+    Selector,
+    /// It is the node that the resource is for, and we are the other side.
+    Reverse,
+    /// By its labels, as a workload of ours.
+    Workload,
+    /// It is in the mesh, without a resource.
+    Mesh,
+}
+
 /// The far end of a session to be.
 struct End {
     address: IpAddr,
     port: u16,
     asn: Asn,
+    by: By,
     /// The node that it is, with its cluster identifier.
     node: Option<Option<Arc<str>>>,
+}
+
+fn is_global(peer: &BgpPeer) -> bool {
+    peer.node.is_none() && peer.node_selector.is_none()
 }
 
 /// Whether a peer resource is about a node.
@@ -162,7 +200,7 @@ fn applies(world: &World, peer: &BgpPeer, node: &str) -> bool {
 }
 
 /// A node as the far end, once for each family that it has.
-fn node_ends(world: &World, name: &str, node: &Node) -> Vec<End> {
+fn node_ends(world: &World, name: &str, node: &Node, by: By) -> Vec<End> {
     [Family::V4, Family::V6]
         .into_iter()
         .filter_map(|f| address(node, f))
@@ -170,55 +208,106 @@ fn node_ends(world: &World, name: &str, node: &Node) -> Vec<End> {
             address,
             port: world.port_of(name),
             asn: world.as_of(node),
+            by,
             node: Some(node.route_reflector_cluster.clone()),
         })
         .collect()
 }
 
-/// The node that has an address and an AS.
-fn node_at(world: &World, ip: IpAddr, asn: Asn) -> Option<(&Arc<str>, &Node)> {
+/// The node whose speaker is at an address, in an AS, at a port if one is named.
+fn node_at(world: &World, ip: IpAddr, asn: Asn, port: Option<u16>) -> Option<(&Arc<str>, &Node)> {
     let family = Family::of(ip);
-    world
-        .nodes
-        .iter()
-        .find(|(_, n)| address(n, family) == Some(ip) && world.as_of(n) == asn)
+    world.nodes.iter().find(|(name, n)| {
+        address(n, family) == Some(ip)
+            && world.as_of(n) == asn
+            && port.is_none_or(|p| p == world.port_of(name))
+    })
 }
 
-/// The far ends that a peer resource asks `of` to speak with.
-fn ends(world: &World, peer: &BgpPeer, of: &str) -> Vec<End> {
+/// An address that names no host without an interface (RFC 4007, section 6).
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    }
+}
+
+/// The far ends that a peer resource asks us to speak with.
+fn ends(world: &World, name: &Arc<str>, peer: &BgpPeer, faults: &mut Vec<String>) -> Vec<End> {
     match &peer.remote {
+        BgpRemote::Address { ip, .. } if is_link_local(*ip) => {
+            faults.push(format!(
+                "BGPPeer({name}) spec.peerIP: {ip} is a link-local address, which says nothing \
+                 without its interface, and the field has no place for one: name another address \
+                 of the peer"
+            ));
+            Vec::new()
+        }
         BgpRemote::Address { ip, port, asn } => {
             let asn = asn.unwrap_or_else(|| world.cluster_as());
-            let node = node_at(world, *ip, asn);
-            if node.is_some_and(|(n, _)| &**n == of) {
-                return Vec::new();
-            }
+            let node = node_at(world, *ip, asn, *port);
             let usual = node.map_or(DEFAULT_PORT, |(n, _)| world.port_of(n));
             vec![End {
                 address: *ip,
                 port: port.unwrap_or(usual),
                 asn,
+                by: By::Address,
                 node: node.map(|(_, n)| n.route_reflector_cluster.clone()),
             }]
         }
         BgpRemote::Nodes(selector) => world
             .nodes
             .iter()
-            .filter(|(name, n)| &***name != of && selector.matches(&n.labels))
-            .flat_map(|(name, n)| node_ends(world, name, n))
+            .filter(|(name, n)| **name != world.me && selector.matches(&n.labels))
+            .flat_map(|(name, n)| node_ends(world, name, n, By::Selector))
             .collect(),
-        BgpRemote::Workloads { selector, asn } => world
-            .workloads
-            .values()
-            .filter(|w| selector.matches(&inherited(world, w)))
-            .flat_map(|w| &w.nets)
-            .map(|net| End {
-                address: net.addr(),
-                port: DEFAULT_PORT,
-                asn: *asn,
-                node: None,
-            })
-            .collect(),
+        BgpRemote::Workloads { selector, asn } => workload_ends(world, selector, *asn),
+    }
+}
+
+/// The workloads of this node that a selector chooses: by their first address of each family.
+fn workload_ends(world: &World, selector: &model::Selector, asn: Asn) -> Vec<End> {
+    let chosen = |w: &&WorkloadEndpoint| selector.matches(&inherited(world, w));
+    let firsts = |w: &WorkloadEndpoint| {
+        let first = |f: Family| {
+            w.nets
+                .iter()
+                .map(|n| n.addr())
+                .find(|a| Family::of(*a) == f)
+        };
+        [first(Family::V4), first(Family::V6)]
+    };
+    let all = world.workloads.values().filter(chosen).flat_map(firsts);
+    all.flatten()
+        .map(|address| End {
+            address,
+            port: DEFAULT_PORT,
+            asn,
+            by: By::Workload,
+            node: None,
+        })
+        .collect()
+}
+
+/// Fields that mean nothing for peers of this kind.
+fn unused(name: &Arc<str>, peer: &BgpPeer, faults: &mut Vec<String>) {
+    let by_address = matches!(peer.remote, BgpRemote::Address { .. });
+    let by_nodes = matches!(peer.remote, BgpRemote::Nodes(_));
+    let allowed = peer.allowed_local_as.is_some_and(|n| n > 0);
+    for (set, field, whose) in [
+        (
+            by_nodes && peer.local_asn.is_some(),
+            "localASNumber",
+            "peerIP or localWorkloadSelector",
+        ),
+        (!by_address && allowed, "numAllowedLocalASNumbers", "peerIP"),
+    ] {
+        if set {
+            faults.push(format!(
+                "BGPPeer({name}) spec.{field} counts with {whose} alone, and is passed over: take \
+                 it out, or name the peer by its address"
+            ));
+        }
     }
 }
 
@@ -247,24 +336,33 @@ fn reversed(world: &World, peer: &BgpPeer) -> Vec<End> {
     };
     let me = match &peer.remote {
         BgpRemote::Nodes(s) => s.matches(&myself.labels).then_some([true, true]),
-        BgpRemote::Address { ip, asn, .. } => {
+        BgpRemote::Address { ip, asn, port } => {
             let asn = asn.unwrap_or_else(|| world.cluster_as());
-            let family = Family::of(*ip);
-            let is = address(myself, family) == Some(*ip) && world.as_of(myself) == asn;
-            is.then_some([Family::V4, Family::V6].map(|f| f == family))
+            let named = node_at(world, *ip, asn, *port);
+            let is = named.is_some_and(|(name, _)| *name == world.me);
+            is.then_some([Family::V4, Family::V6].map(|f| f == Family::of(*ip)))
         }
         BgpRemote::Workloads { .. } => None,
     };
     let Some(families) = me else {
         return Vec::new();
     };
+    // The AS that they say they are towards us.
+    let said = match peer.remote {
+        BgpRemote::Address { .. } => peer.local_asn,
+        _ => None,
+    };
     let wanted = |ip: IpAddr| families[usize::from(ip.is_ipv6())];
     world
         .nodes
         .iter()
         .filter(|(name, _)| **name != world.me && applies(world, peer, name))
-        .flat_map(|(name, n)| node_ends(world, name, n))
+        .flat_map(|(name, n)| node_ends(world, name, n, By::Reverse))
         .filter(|e| wanted(e.address))
+        .map(|e| End {
+            asn: said.unwrap_or(e.asn),
+            ..e
+        })
         .collect()
 }
 
@@ -272,15 +370,15 @@ fn add(
     out: &mut Sessions,
     world: &World,
     me: &Speaker,
-    name: &Arc<str>,
-    peer: &BgpPeer,
+    (name, peer): (&Arc<str>, &BgpPeer),
     ends: &[End],
     faults: &mut Vec<String>,
 ) {
     for end in ends {
         let family = Family::of(end.address);
-        // A node without an address of the family cannot hold the session.
-        if me.addresses[usize::from(end.address.is_ipv6())].is_none() {
+        let mine = me.addresses[usize::from(end.address.is_ipv6())];
+        // A node without an address of the family cannot hold the session, nor one with itself.
+        if mine.is_none_or(|m| m == end.address) {
             continue;
         }
         if let Entry::Vacant(free) = out.entry((end.address, end.port)) {
@@ -343,14 +441,16 @@ fn is_client(me: &Speaker, internal: bool, theirs: Option<&Arc<str>>) -> bool {
 
 fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, end: &End) -> Peer {
     let mine = me.addresses[usize::from(end.address.is_ipv6())];
-    let workload = matches!(peer.remote, BgpRemote::Workloads { .. });
-    let global = peer.node.is_none() && peer.node_selector.is_none();
+    let workload = end.by == By::Workload;
+    // The side that follows from another's is a node's own matter.
+    let global = is_global(peer) && end.by != By::Reverse;
     let origin = match (workload, global) {
         (true, _) => PeerOrigin::LocalWorkload,
         (false, true) => PeerOrigin::Global,
         (false, false) => PeerOrigin::Node,
     };
-    let local_asn = peer.local_asn.unwrap_or(me.asn);
+    let own_words = matches!(end.by, By::Address | By::Workload);
+    let local_asn = peer.local_asn.filter(|_| own_words).unwrap_or(me.asn);
     let source = if workload {
         let own = world.config().map(|c| &c.local_workload_peering);
         let of_family = |a: &&IpAddr| a.is_ipv6() == end.address.is_ipv6();
@@ -376,10 +476,32 @@ fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, e
         keepalive: peer.keepalive,
         next_hop: peer.next_hop,
         client: is_client(me, end.asn == local_asn, cluster),
-        allowed_local_as: peer.allowed_local_as.unwrap_or(0),
+        allowed_local_as: match end.by {
+            By::Address => peer.allowed_local_as.unwrap_or(0),
+            _ => 0,
+        },
         reachable_by: peer.reachable_by,
         import: Vec::new(),
         export: Vec::new(),
+        bfd: peer.bfd.map(|b| {
+            // Workloads are behind a link each; security for one hop says as much.
+            let near = workload || peer.ttl_security == Some(1);
+            watched(world, b, near, end.address)
+        }),
+    }
+}
+
+/// How a path is watched, with what can be said of its length.
+fn watched(world: &World, how: Bfd, near: bool, to: IpAddr) -> Bfd {
+    let me = world.nodes.get(&world.me);
+    let subnet = me.and_then(|n| match Family::of(to) {
+        Family::V4 => n.ipv4,
+        Family::V6 => n.ipv6,
+    });
+    let near = near || subnet.is_some_and(|own| own.subnet.contains(to));
+    Bfd {
+        hops: how.hops.or(near.then_some(BfdHops::Single)),
+        ..how
     }
 }
 
@@ -393,7 +515,7 @@ fn mesh(world: &World, me: &Speaker) -> Vec<End> {
         .nodes
         .iter()
         .filter(|(name, n)| **name != world.me && n.route_reflector_cluster.is_none())
-        .flat_map(|(name, n)| node_ends(world, name, n))
+        .flat_map(|(name, n)| node_ends(world, name, n, By::Mesh))
         .filter(|e| me.addresses[usize::from(e.address.is_ipv6())].is_some())
         .collect()
 }
@@ -420,5 +542,6 @@ fn mesh_peer(world: &World, me: &Speaker, end: &End) -> Peer {
         reachable_by: None,
         import: Vec::new(),
         export: Vec::new(),
+        bfd: (default.and_then(|c| c.mesh_bfd)).map(|b| watched(world, b, false, end.address)),
     }
 }

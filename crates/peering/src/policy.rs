@@ -156,7 +156,9 @@ pub(crate) fn export(world: &World, own: &Own, peer: &Peer) -> Policy {
     }
     let device = |glob: &str| Condition::Interface(Glob(glob.into()));
     if !peer.external() {
-        for glob in ["*.cali", "*.calico", "tunl0"] {
+        // IP in IP that BGP programs itself is BGP's own route.
+        let tunnel = (!world.programs().ipip).then_some("tunl0");
+        for glob in ["*.cali", "*.calico"].into_iter().chain(tunnel) {
             let name = format!("routes of {glob} stay within the node");
             terms.push(term(name, vec![device(glob)], Verdict::Reject));
         }
@@ -215,26 +217,23 @@ pub(crate) fn export(world: &World, own: &Own, peer: &Peer) -> Policy {
     }
 }
 
-/// `prefixAdvertisements`: of the node first, then of all.
+/// `prefixAdvertisements`: of the node where its configuration has any, else of all.
 fn communities(world: &World, family: Family) -> Vec<Term> {
-    let lists = [
-        (format!("node.{}", world.me), world.config_of(&world.me)),
-        ("default".to_owned(), world.config()),
-    ];
-    let mut out = Vec::new();
-    for (name, config) in &lists {
-        for p in config.iter().flat_map(|c| &c.prefix_communities) {
-            if p.cidr.family() == family {
-                out.push(Term {
-                    name: format!("BGPConfiguration({name}) communities of {}", p.cidr).into(),
-                    conditions: vec![Condition::Prefix(PrefixMatch::inside(p.cidr))],
-                    operations: p.communities.iter().map(|c| add(*c)).collect(),
-                    verdict: None,
-                });
-            }
-        }
-    }
-    out
+    let has = |c: &&model::BgpConfig| !c.prefix_communities.is_empty();
+    let (name, config) = match world.config_of(&world.me).filter(has) {
+        Some(own) => (format!("node.{}", world.me), Some(own)),
+        None => ("default".to_owned(), world.config()),
+    };
+    let lists = config.iter().flat_map(|c| &c.prefix_communities);
+    lists
+        .filter(|p| p.cidr.family() == family)
+        .map(|p| Term {
+            name: format!("BGPConfiguration({name}) communities of {}", p.cidr).into(),
+            conditions: vec![Condition::Prefix(PrefixMatch::inside(p.cidr))],
+            operations: p.communities.iter().map(|c| add(*c)).collect(),
+            verdict: None,
+        })
+        .collect()
 }
 
 /// The block itself is told, and of what lies in it only what is elevated.

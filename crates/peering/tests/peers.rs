@@ -110,11 +110,9 @@ fn the_mesh_takes_what_the_configuration_says() {
     let plan = w.plan();
     assert_eq!(
         told(&plan),
-        [
-            "Mesh_10_0_0_2_port_1791 65001 passive",
-            "Mesh_fd00__2_port_1791 65001 passive"
-        ]
+        ["Mesh_10_0_0_2 65001 passive", "Mesh_fd00__2 65001 passive"]
     );
+    assert_eq!(plan.peers[0].port, 1791);
     assert_eq!(plan.peers[0].restart, 60);
     assert_eq!(plan.peers[0].source, Some("10.0.0.1".parse().unwrap()));
     assert_eq!(&*plan.peers[0].password.as_ref().unwrap().key, "mesh");
@@ -226,7 +224,8 @@ fn a_peer_for_all_that_is_one_of_them_speaks_not_with_itself() {
     expect(&world(w.clone()), &["Global_10_0_0_10 64512 passive"]);
     expect(
         &world_of("c", w),
-        &["Global_10_0_0_1 64512", "Global_10_0_0_2 64512 passive"],
+        // Its own sides follow from the others', and call: one of each two does.
+        &["Node_10_0_0_1 64512", "Node_10_0_0_2 64512"],
     );
 }
 
@@ -242,10 +241,7 @@ fn reflectors_know_their_clients() {
     let w = vec![no_mesh(), rr("1.0.0.1"), to_rr.clone()];
     expect(
         &world_of("c", w.clone()),
-        &[
-            "Global_10_0_0_1 64512 client",
-            "Global_10_0_0_2 64512 passive client",
-        ],
+        &["Node_10_0_0_1 64512 client", "Node_10_0_0_2 64512 client"],
     );
     expect(&world(w.clone()), &["Global_10_0_0_10 64512 passive"]);
     // Another reflector: of the same cluster it is a plain peer, of another a client.
@@ -328,40 +324,55 @@ fn filters_apply_in_their_order_and_a_missing_one_is_told() {
     assert!(plan.faults[0].contains("BGPPeer(four) names BGPFilter(gone)"));
 }
 
-#[test]
-fn workloads_of_this_node_are_waited_for() {
-    let key = |node: &str| model::WorkloadKey {
+/// A workload of a node, by its labels and addresses, in the profile `kns.default`.
+fn workload(node: &str, name: &str, labels: &[(&str, &str)], nets: &[&str]) -> Update {
+    let key = model::WorkloadKey {
         node: node.into(),
         orchestrator: "k8s".into(),
-        workload: "default/router".into(),
+        workload: format!("default/{name}").into(),
         endpoint: "eth0".into(),
     };
-    let workload = model::WorkloadEndpoint {
+    let endpoint = model::WorkloadEndpoint {
         interface: None,
         mac: None,
-        nets: vec!["10.65.0.9/32".parse().unwrap()],
+        nets: nets.iter().map(|n| n.parse().unwrap()).collect(),
         nats: Vec::new(),
-        labels: Labels::new([("bgp", "yes")]),
+        labels: Labels::new(labels.iter().copied()),
         profiles: vec!["kns.default".into()],
         ports: Vec::new(),
         allowed_sources: Vec::new(),
         qos: model::Qos::default(),
     };
+    Update::Workload(key, Some(endpoint))
+}
+
+fn tenants(selector: &str, asn: u32) -> model::BgpPeer {
+    peer(BgpRemote::Workloads {
+        selector: select(selector),
+        asn: Asn(asn),
+    })
+}
+
+/// Without a mesh, with an address for workloads to call.
+fn for_workloads() -> Update {
+    config(BgpConfig {
+        mesh: Some(false),
+        local_workload_peering: vec!["169.254.7.7".parse().unwrap(), "fd07::7".parse().unwrap()],
+        ..BgpConfig::default()
+    })
+}
+
+#[test]
+fn workloads_of_this_node_are_waited_for() {
+    let nets = ["10.65.0.9/32"];
     let mut w = world(vec![
-        config(BgpConfig {
-            mesh: Some(false),
-            local_workload_peering: vec!["169.254.7.7".parse().unwrap()],
-            ..BgpConfig::default()
-        }),
+        for_workloads(),
         resource(
             "tenants",
-            peer(BgpRemote::Workloads {
-                selector: select("bgp == 'yes' && pcns.team == 'net'"),
-                asn: Asn(65401),
-            }),
+            tenants("bgp == 'yes' && pcns.team == 'net'", 65401),
         ),
-        Update::Workload(key("a"), Some(workload.clone())),
-        Update::Workload(key("b"), Some(workload)),
+        workload("a", "router", &[("bgp", "yes")], &nets),
+        workload("b", "router", &[("bgp", "yes")], &nets),
     ]);
     expect(&w, &[]);
     let profile = model::Profile {
@@ -375,6 +386,199 @@ fn workloads_of_this_node_are_waited_for() {
         Some("169.254.7.7".parse().unwrap())
     );
     assert_eq!(w.plan().peers[0].origin, PeerOrigin::LocalWorkload);
+    // It goes when its endpoint does.
+    let Update::Workload(key, _) = workload("a", "router", &[], &[]) else {
+        unreachable!()
+    };
+    assert!(w.update(Update::Workload(key, None)));
+    expect(&w, &[]);
+}
+
+#[test]
+fn a_workload_is_met_at_its_first_address_of_each_family() {
+    let nets = [
+        "fd65::9/128",
+        "10.65.0.9/32",
+        "10.65.0.10/32",
+        "fd65::10/128",
+    ];
+    let w = world(vec![
+        for_workloads(),
+        resource("tenants", tenants("has(bgp)", 65401)),
+        workload("a", "router", &[("bgp", "")], &nets),
+        workload("a", "other", &[], &["10.65.0.11/32"]),
+    ]);
+    expect(
+        &w,
+        &[
+            "Local_Workload_10_65_0_9 65401 passive",
+            "Local_Workload_fd65__9 65401 passive",
+        ],
+    );
+    let source = |i: usize| w.plan().peers[i].source.unwrap().to_string();
+    assert_eq!(
+        (source(0), source(1)),
+        ("169.254.7.7".into(), "fd07::7".into())
+    );
+}
+
+#[test]
+fn of_two_that_choose_a_workload_the_first_by_name_counts() {
+    let mut only_here = tenants("has(bgp)", 65402);
+    only_here.node = Some("a".into());
+    let mut elsewhere = tenants("has(bgp)", 65403);
+    elsewhere.node = Some("b".into());
+    let w = world(vec![
+        for_workloads(),
+        resource("0-elsewhere", elsewhere),
+        resource("1-here", only_here),
+        resource("2-everywhere", tenants("has(bgp)", 65401)),
+        workload("a", "router", &[("bgp", "")], &["10.65.0.9/32"]),
+    ]);
+    expect(&w, &["Local_Workload_10_65_0_9 65402 passive"]);
+}
+
+#[test]
+fn a_session_with_a_workload_takes_filters_and_our_other_as() {
+    let mut t = tenants("has(bgp)", 65401);
+    t.local_asn = Some(Asn(65002));
+    t.allowed_local_as = Some(2);
+    t.filters = vec!["f".into()];
+    let rule = FilterRule::default();
+    let f = BgpFilter {
+        import: [vec![rule.clone()], Vec::new()],
+        export: [vec![rule], Vec::new()],
+    };
+    let w = world(vec![
+        for_workloads(),
+        resource("tenants", t),
+        Update::BgpFilter("f".into(), Some(f)),
+        workload("a", "router", &[("bgp", "")], &["10.65.0.9/32"]),
+    ]);
+    let plan = w.plan();
+    let p = &plan.peers[0];
+    assert_eq!((p.local_asn, p.allowed_local_as), (Asn(65002), 0));
+    assert_eq!((p.import.len(), p.export.len()), (1, 1));
+    assert_eq!(plan.faults.len(), 1);
+    let fault = "BGPPeer(tenants) spec.numAllowedLocalASNumbers counts with peerIP alone";
+    assert!(plan.faults[0].contains(fault), "{:?}", plan.faults);
+}
+
+fn at_port(ip: &str, port: u16, asn: u32) -> BgpRemote {
+    BgpRemote::Address {
+        ip: ip.parse().unwrap(),
+        port: Some(port),
+        asn: Some(Asn(asn)),
+    }
+}
+
+#[test]
+fn one_address_may_have_several_speakers() {
+    let w = world(vec![
+        no_mesh(),
+        resource("one", peer(at("192.0.2.1", 65000))),
+        resource("two", peer(at_port("192.0.2.1", 1179, 65001))),
+        // The same port twice is the same speaker.
+        resource("usual", peer(at_port("192.0.2.1", 179, 65002))),
+    ]);
+    expect(
+        &w,
+        &["Global_192_0_2_1 65000", "Global_192_0_2_1_port_1179 65001"],
+    );
+}
+
+#[test]
+fn another_port_of_a_node_is_another_speaker() {
+    let all = |port| {
+        vec![
+            no_mesh(),
+            resource("c", peer(at_port("10.0.0.10", port, 64512))),
+        ]
+    };
+    // The node's own port: one side waits, and the node calls back.
+    expect(&world(all(179)), &["Global_10_0_0_10 64512 passive"]);
+    expect(
+        &world_of("c", all(179)),
+        &["Node_10_0_0_1 64512", "Node_10_0_0_2 64512"],
+    );
+    // Something else on it would wait for nobody, and the node knows nothing of it.
+    expect(&world(all(1179)), &["Global_10_0_0_10_port_1179 64512"]);
+    expect(&world_of("c", all(1179)), &[]);
+}
+
+#[test]
+fn nobody_speaks_with_himself() {
+    for remote in [
+        at("10.0.0.1", 64512),
+        at("10.0.0.1", 65000),
+        at_port("10.0.0.1", 1179, 64512),
+        at("fd00::1", 65000),
+    ] {
+        let own = ["10.0.0.1", "fd00::1"].map(|a| a.parse().unwrap());
+        let plan = world(vec![no_mesh(), resource("self", peer(remote))]).plan();
+        assert!(plan.peers.iter().all(|p| !own.contains(&p.address)));
+    }
+}
+
+#[test]
+fn a_link_local_address_is_refused_with_a_reason() {
+    let w = world(vec![
+        no_mesh(),
+        resource("ll", peer(at("fe80::1", 65000))),
+        resource("tor", peer(at("fd00::99", 65000))),
+    ]);
+    expect(&w, &["Global_fd00__99 65000"]);
+    let faults = w.plan().faults;
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("BGPPeer(ll) spec.peerIP: fe80::1 is a link-local address"));
+}
+
+#[test]
+fn another_as_of_ours_is_for_peers_by_address() {
+    let mut by_address = peer(at("10.0.0.10", 64512));
+    by_address.node = Some("a".into());
+    by_address.local_asn = Some(Asn(65100));
+    by_address.allowed_local_as = Some(2);
+    let w = vec![no_mesh(), resource("c", by_address)];
+    let session = |w: World| w.plan().peers[0].clone();
+    let here = session(world(w.clone()));
+    assert_eq!((here.local_asn, here.asn), (Asn(65100), Asn(64512)));
+    assert!(here.external() && here.allowed_local_as == 2);
+    // The other side is told so, and is itself what it was.
+    let there = session(world_of("c", w));
+    assert_eq!((there.local_asn, there.asn), (Asn(64512), Asn(65100)));
+    assert_eq!(there.allowed_local_as, 0);
+
+    let mut by_labels = peer(BgpRemote::Nodes(select("rack == '2'")));
+    by_labels.node = Some("a".into());
+    by_labels.local_asn = Some(Asn(65100));
+    by_labels.allowed_local_as = Some(2);
+    let w = vec![no_mesh(), resource("c", by_labels)];
+    let plan = world(w.clone()).plan();
+    assert_eq!(
+        (plan.peers[0].local_asn, plan.peers[0].allowed_local_as),
+        (Asn(64512), 0)
+    );
+    assert_eq!(plan.faults.len(), 2, "{:?}", plan.faults);
+    assert!(plan.faults[0].contains("BGPPeer(c) spec.localASNumber"));
+    assert_eq!(session(world_of("c", w)).asn, Asn(64512));
+}
+
+#[test]
+fn our_other_as_decides_who_is_a_client() {
+    let rr = reflector(node("10.0.0.10", "", &[]), "1.0.0.1");
+    let client = |local| {
+        let mut p = peer(at("192.0.2.1", 65000));
+        p.local_asn = local;
+        let w = vec![
+            no_mesh(),
+            Update::Node("c".into(), Some(rr.clone())),
+            resource("tor", p),
+        ];
+        world_of("c", w).plan().peers[0].client
+    };
+    assert!(client(Some(Asn(65000))));
+    assert!(!client(None));
 }
 
 #[test]

@@ -227,21 +227,42 @@ fn pools_that_are_not_exported() {
 }
 
 #[test]
-fn routes_of_tunnels_stay_within_the_as() {
-    let w = with(vec![add_pool("p", pool("10.65.0.0/16"))]);
-    for device in ["vxlan.calico", "wireguard.cali", "tunl0"] {
-        let r = Route {
-            device: Some(device),
-            ..ours("10.65.9.0/26")
-        };
-        assert!(!ask(&w, &Way::Out, MESH, &r).0, "{device}");
-        assert!(ask(&w, &Way::Out, TOR, &r).0, "{device}");
-    }
-    let r = Route {
-        device: Some("bpfin.cali"),
-        ..ours("10.65.9.0/26")
+fn routes_of_tunnels_leave_the_as_only() {
+    let programs = |text: &str| {
+        config(BgpConfig {
+            program_cluster_routes: Some(text.into()),
+            ..BgpConfig::default()
+        })
     };
-    assert!(!ask(&w, &Way::Out, TOR, &r).0);
+    // Who programs IP in IP, and what of its device is told within the AS.
+    for (who, tunl0) in [
+        ("EnabledNoEncapOnly", false),
+        ("Disabled", false),
+        ("Enabled", true),
+        ("EnabledIPIPOnly", true),
+    ] {
+        let w = with(vec![add_pool("p", pool("10.65.0.0/16")), programs(who)]);
+        for (device, inside) in [
+            ("vxlan.calico", false),
+            ("wireguard.cali", false),
+            ("tunl0", tunl0),
+            ("eth0", true),
+        ] {
+            let r = Route {
+                device: Some(device),
+                ..ours("10.65.9.0/26")
+            };
+            assert_eq!(ask(&w, &Way::Out, MESH, &r).0, inside, "{who} {device}");
+            assert!(ask(&w, &Way::Out, TOR, &r).0, "{who} {device}");
+        }
+        for peer in [MESH, TOR] {
+            let r = Route {
+                device: Some("bpfin.cali"),
+                ..ours("10.65.9.0/26")
+            };
+            assert!(!ask(&w, &Way::Out, peer, &r).0);
+        }
+    }
 }
 
 #[test]
@@ -463,6 +484,13 @@ fn operations_of_a_filter() {
     assert_eq!(a.local_pref, Some(METRIC_BASE - 100));
 }
 
+/// The communities with which a route of ours leaves.
+fn of_world(w: &World, text: &str) -> Vec<String> {
+    let (accepted, _, a) = ask(w, &Way::Out, TOR, &ours(text));
+    assert!(accepted);
+    a.communities.iter().map(|c| c.to_string()).collect()
+}
+
 #[test]
 fn communities_of_advertised_prefixes() {
     let communities = |text: &str, n| BgpConfig {
@@ -479,13 +507,23 @@ fn communities_of_advertised_prefixes() {
         Update::BgpConfig("node.a".into(), Some(communities("10.65.1.0/24", 2))),
         Update::BgpConfig("node.b".into(), Some(communities("10.65.1.0/24", 3))),
     ]);
-    let of = |text: &str| -> Vec<String> {
-        let (accepted, _, a) = ask(&w, &Way::Out, TOR, &ours(text));
-        assert!(accepted);
-        a.communities.iter().map(|c| c.to_string()).collect()
+    let of = |text: &str| of_world(&w, text);
+    // The node's own list stands in the place of the other.
+    assert_eq!(of("10.65.1.0/26"), ["65000:2"]);
+    assert!(of("10.65.9.0/26").is_empty());
+    let mut w = w;
+    w.update(Update::BgpConfig("node.a".into(), None));
+    assert_eq!(of_world(&w, "10.65.1.0/26"), ["65000:1"]);
+    // A list that says nothing of prefixes is none.
+    let port = BgpConfig {
+        listen_port: Some(1790),
+        ..BgpConfig::default()
     };
-    assert_eq!(of("10.65.1.0/26"), ["65000:1", "65000:2"]);
-    assert_eq!(of("10.65.9.0/26"), ["65000:1"]);
+    w.update(Update::BgpConfig("node.a".into(), Some(port)));
+    assert_eq!(of_world(&w, "10.65.9.0/26"), ["65000:1"]);
+    // They are for routes that leave, whoever they go to, and only where nothing refused before.
+    let (_, _, a) = ask(&w, &Way::Out, MESH, &ours("10.65.9.0/26"));
+    assert_eq!(a.communities.iter().count(), 1);
 }
 
 fn service(name: &str, s: Service) -> Update {

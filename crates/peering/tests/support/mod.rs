@@ -46,6 +46,7 @@ pub(crate) fn peer(remote: BgpRemote) -> BgpPeer {
         reachable_by: None,
         filters: Vec::new(),
         reverse: true,
+        bfd: None,
     }
 }
 
