@@ -108,8 +108,8 @@ impl Worker {
     pub(crate) fn start(settings: &Kernel, reports: Reporter) -> io::Result<Self> {
         let (inputs, from): (_, Receiver<Input>) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let watch = run::Watch::open(&inputs, settings.protocol).map_err(other)?;
-        let run = run::Run::open(settings, from, reports, waiting.clone(), watch).map_err(other)?;
+        let run = run::Run::open(settings, (&inputs, from), reports, waiting.clone());
+        let run = run.map_err(other)?;
         let thread = std::thread::Builder::new()
             .name("bgp-kernel".to_owned())
             .spawn(move || run.run())?;

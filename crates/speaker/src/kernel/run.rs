@@ -45,14 +45,15 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    /// Subscribes to routes and links.
-    pub(super) fn open(to: &Sender<Input>, own: u8) -> Result<Self, NetlinkError> {
+    /// Subscribes to routes and links; not to what `writer` does.
+    fn open(to: &Sender<Input>, own: u8, writer: &route::Handle) -> Result<Self, NetlinkError> {
         let watch = Self {
             ended: Arc::default(),
             backlog: Arc::default(),
         };
         let mut routes = route::Monitor::open()?;
-        // What we have written ourselves is known.
+        routes.ignore(writer)?;
+        // Nobody else should write routes of our number; one that is new is met when all are read.
         let echo = move |e: &route::Event| matches!(e, route::Event::Route(r) if r.proto.0 == own);
         watch.spawn(to.clone(), move |until| {
             Ok(routes
@@ -130,17 +131,18 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn open(
         settings: &Kernel,
-        inputs: Receiver<Input>,
+        (to, inputs): (&Sender<Input>, Receiver<Input>),
         reports: Reporter,
         waiting: Arc<AtomicUsize>,
-        watch: Watch,
     ) -> Result<Self, NetlinkError> {
+        let routes = route::Handle::open()?;
+        let watch = Watch::open(to, settings.protocol, &routes)?;
         Ok(Self {
             inputs,
             reports,
             waiting,
             watch,
-            routes: route::Handle::open()?,
+            routes,
             links: link::Handle::open()?,
             table: Table::new(Proto(settings.protocol)),
             names: HashMap::new(),
