@@ -158,6 +158,22 @@ pub enum PacketError {
     NotOurs(State),
 }
 
+impl PacketError {
+    /// The reason in a word, for counters.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Short(_) => "short",
+            Self::Version(_) => "version",
+            Self::Length(_) => "length",
+            Self::Multiplier => "multiplier",
+            Self::Multipoint => "multipoint",
+            Self::Discriminator => "discriminator",
+            Self::Authentication => "authentication",
+            Self::NotOurs(_) => "state",
+        }
+    }
+}
+
 fn micros(t: Duration) -> [u8; 4] {
     u32::try_from(t.as_micros())
         .unwrap_or(u32::MAX)

@@ -61,6 +61,8 @@ pub struct Session {
     /// As last heard.
     theirs: u32,
     their_state: State,
+    their_diagnostic: Diagnostic,
+    independent: bool,
     their_min_rx: Duration,
     their_min_tx: Duration,
     their_multiplier: u8,
@@ -84,6 +86,8 @@ impl Session {
             mine,
             theirs: 0,
             their_state: State::Down,
+            their_diagnostic: Diagnostic::None,
+            independent: false,
             // Section 6.8.1: 1 until heard.
             their_min_rx: Duration::from_micros(1),
             their_min_tx: Duration::ZERO,
@@ -113,6 +117,34 @@ impl Session {
         self.mine
     }
 
+    /// The other side's discriminator; `None` while it is not heard.
+    pub const fn their_discriminator(&self) -> Option<u32> {
+        match self.theirs {
+            0 => None,
+            n => Some(n),
+        }
+    }
+
+    /// The other side's state, as last heard.
+    pub const fn their_state(&self) -> State {
+        self.their_state
+    }
+
+    /// Why the other side last left Up, as last heard.
+    pub const fn their_diagnostic(&self) -> Diagnostic {
+        self.their_diagnostic
+    }
+
+    /// Whether the other side's BFD goes on without its control plane, as last heard (the C bit).
+    pub const fn independent(&self) -> bool {
+        self.independent
+    }
+
+    /// How the session is run.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// When the state was entered.
     pub const fn since(&self) -> Instant {
         self.since
@@ -138,6 +170,8 @@ impl Session {
     pub fn received(&mut self, p: &Packet, now: Instant, random: u64) -> Received {
         self.theirs = p.mine;
         self.their_state = p.state;
+        self.their_diagnostic = p.diagnostic;
+        self.independent = p.independent;
         self.their_multiplier = p.multiplier;
         self.their_demand = p.demand;
         let faster = p.min_rx < self.their_min_rx;
@@ -147,12 +181,16 @@ impl Session {
             self.polling = false;
             self.adopt_times();
         }
+        if self.state == State::AdminDown {
+            // Section 6.8.6: what follows is for sessions that take part.
+            return Received {
+                changed: None,
+                answer: None,
+            };
+        }
         let before = self.state;
         self.transition(p, now);
-        self.expires = self
-            .detection_time()
-            .filter(|_| self.state != State::AdminDown)
-            .map(|t| now + t);
+        self.expires = self.detection_time().map(|t| now + t);
         self.schedule(now, random, faster || before != self.state);
         let answer = p.poll.then(|| Packet {
             poll: false,

@@ -250,3 +250,214 @@ fn damaged_packets_are_discarded() {
         let _ = Packet::decode(&b);
     }
 }
+
+/// A packet of a neighbour with discriminator 9 that hears us, who are 1.
+fn heard(state: State) -> Packet {
+    Packet {
+        diagnostic: Diagnostic::None,
+        state,
+        poll: false,
+        fin: false,
+        independent: false,
+        demand: false,
+        multiplier: 3,
+        mine: 9,
+        yours: 1,
+        min_tx: 100 * MS,
+        min_rx: 100 * MS,
+        min_echo_rx: Duration::ZERO,
+    }
+}
+
+/// A session that is up, with its poll answered.
+fn up(config: Config, now: Instant) -> Session {
+    let mut s = Session::new(config, 1, now);
+    s.received(&heard(State::Down), now, 0);
+    s.received(&heard(State::Init), now, 0);
+    let fin = Packet {
+        fin: true,
+        ..heard(State::Up)
+    };
+    s.received(&fin, now, 0);
+    assert_eq!(s.state(), State::Up);
+    s
+}
+
+/// How long after each packet the next one goes, in microseconds, the neighbour speaking all along.
+fn gaps(config: Config, randoms: impl Iterator<Item = u64>) -> Vec<u128> {
+    let mut now = Instant::now();
+    let mut s = up(config, now);
+    let mut last = None;
+    let mut out = Vec::new();
+    for random in randoms {
+        let at = s.deadline().expect("it sends");
+        now = at.max(now);
+        if s.tick(now, random).packet.is_some() {
+            out.extend(last.replace(now).map(|t| (now - t).as_micros()));
+        }
+        s.received(&heard(State::Up), now, random);
+    }
+    assert_eq!(s.state(), State::Up);
+    out
+}
+
+#[test]
+fn packets_are_a_tenth_to_a_quarter_early() {
+    let randoms = || (0..2000_u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
+    for (multiplier, least, most) in [(3, 75_000, 100_000), (1, 75_000, 90_000)] {
+        let config = Config {
+            multiplier,
+            ..fast(100)
+        };
+        let gaps = gaps(config, randoms());
+        let (low, high) = (gaps.iter().min(), gaps.iter().max());
+        let (low, high) = (*low.expect("many"), *high.expect("many"));
+        assert!(
+            low >= least && high <= most,
+            "{multiplier}: {low} to {high}"
+        );
+        // And all of that range is used.
+        assert!(low < least + 1000 && high > most - 1000, "{low} to {high}");
+    }
+}
+
+#[test]
+fn until_up_it_says_and_keeps_to_once_a_second() {
+    let now = Instant::now();
+    let mut s = Session::new(fast(50), 1, now);
+    let first = s.tick(now, 0).packet.expect("at once");
+    assert_eq!((first.min_tx, first.min_rx), (1000 * MS, 50 * MS));
+    // In Init too, although the neighbour can take more.
+    s.received(&heard(State::Down), now, 250);
+    assert_eq!(s.state(), State::Init);
+    assert_eq!(s.tx_interval(), 1000 * MS);
+    assert!(s.deadline().expect("it sends") >= now + 300 * MS);
+}
+
+#[test]
+fn a_poll_is_answered_at_once_and_never_with_another() {
+    let now = Instant::now();
+    let mut s = up(fast(100), now);
+    s.configure(fast(500), now, 0);
+    let mut sent = None;
+    let mut at = now;
+    while sent.is_none() {
+        at = s.deadline().expect("it sends");
+        sent = s.tick(at, 0).packet;
+    }
+    let sent = sent.expect("the loop's end");
+    // It asks, and goes on as before until it is answered.
+    assert!(sent.poll && !sent.fin && sent.min_tx == 500 * MS);
+    assert_eq!(s.tx_interval(), 100 * MS);
+    let poll = Packet {
+        poll: true,
+        ..heard(State::Up)
+    };
+    let answer = s.received(&poll, at, 0).answer.expect("at once");
+    assert!(answer.fin && !answer.poll);
+    assert_eq!(s.tx_interval(), 100 * MS);
+    let fin = Packet {
+        fin: true,
+        ..heard(State::Up)
+    };
+    s.received(&fin, at, 0);
+    assert_eq!(s.tx_interval(), 500 * MS);
+}
+
+#[test]
+fn slower_reception_counts_before_faster_only_after_the_answer() {
+    let now = Instant::now();
+    let mut s = up(fast(400), now);
+    assert_eq!(s.detection_time(), Some(1200 * MS));
+    s.configure(fast(200), now, 0);
+    // The neighbour may still send by what it was told before.
+    assert_eq!(s.detection_time(), Some(1200 * MS));
+    let fin = Packet {
+        fin: true,
+        ..heard(State::Up)
+    };
+    s.received(&fin, now, 0);
+    assert_eq!(s.detection_time(), Some(600 * MS));
+    s.configure(fast(300), now, 0);
+    assert_eq!(s.detection_time(), Some(900 * MS));
+}
+
+#[test]
+fn the_detection_time_is_the_senders_multiplier_by_the_slower_of_both() {
+    let now = Instant::now();
+    let mut s = up(fast(100), now);
+    for (min_tx, multiplier, expected) in [(50, 5, 500), (100, 3, 300), (700, 2, 1400)] {
+        let p = Packet {
+            min_tx: min_tx * MS,
+            multiplier,
+            ..heard(State::Up)
+        };
+        s.received(&p, now, 0);
+        assert_eq!(s.detection_time(), Some(expected * MS));
+        assert_eq!(s.deadline().map(|t| t <= now + expected * MS), Some(true));
+    }
+    // To the moment: one tick before it is up, at it it is down.
+    let end = now + 1400 * MS;
+    assert_eq!(s.tick(end - MS, 0).changed, None);
+    assert_eq!(s.tick(end, 0).changed, Some(State::Down));
+    assert_eq!(s.diagnostic(), Diagnostic::Expired);
+    assert_eq!(s.their_discriminator(), None);
+}
+
+#[test]
+fn a_neighbour_in_demand_mode_is_sent_nothing_but_answers() {
+    let now = Instant::now();
+    let mut s = up(fast(100), now);
+    let demand = Packet {
+        demand: true,
+        ..heard(State::Up)
+    };
+    s.received(&demand, now, 0);
+    // What is due is its silence alone.
+    assert_eq!(s.deadline(), Some(now + 300 * MS));
+    let poll = Packet {
+        poll: true,
+        ..demand
+    };
+    assert!(s.received(&poll, now, 0).answer.is_some());
+    // We never ask for that mode ourselves.
+    assert!(!s.received(&poll, now, 0).answer.expect("as before").demand);
+    // Without the bit they go on.
+    s.received(&heard(State::Up), now, 0);
+    let at = s.deadline().expect("it sends");
+    assert!(at <= now + 100 * MS && s.tick(at, 0).packet.is_some());
+}
+
+#[test]
+fn what_is_held_down_answers_nobody_and_says_so() {
+    let now = Instant::now();
+    let mut s = up(fast(100), now);
+    s.hold_down(true, now, 0);
+    let said = s.tick(now, 0).packet.expect("at once");
+    let is = (said.state, said.diagnostic);
+    assert_eq!(is, (State::AdminDown, Diagnostic::AdminDown));
+    let poll = Packet {
+        poll: true,
+        ..heard(State::Up)
+    };
+    let got = s.received(&poll, now, 0);
+    assert_eq!((got.changed, got.answer), (None, None));
+    assert_eq!(s.their_state(), State::Up);
+}
+
+#[test]
+fn who_is_down_by_an_operator_is_told_from_who_has_failed() {
+    for state in [State::AdminDown, State::Down] {
+        let now = Instant::now();
+        let mut s = up(fast(100), now);
+        let p = Packet {
+            diagnostic: Diagnostic::Other(5),
+            independent: true,
+            ..heard(state)
+        };
+        assert_eq!(s.received(&p, now, 0).changed, Some(State::Down));
+        assert_eq!(s.their_state(), state);
+        assert_eq!(s.their_diagnostic(), Diagnostic::Other(5));
+        assert!(s.independent());
+    }
+}

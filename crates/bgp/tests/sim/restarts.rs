@@ -245,3 +245,41 @@ fn a_second_restart_before_all_was_said_keeps_what_was_said_since() {
     net.kill(b);
     assert!(!uses(&net, a, p), "stale since the restart before");
 }
+
+#[test]
+fn a_path_that_fails_keeps_nothing_whatever_was_agreed_on() {
+    for agree in [true, false] {
+        let (mut net, a, b, [p, q]) = pair(|_, c| {
+            c.restart = Some(Restart {
+                notification: agree,
+                ..restart(20, None)
+            });
+        });
+        net.down.insert((a, b));
+        let id = net.peer_id(a, b);
+        net.with(a, |r, now| r.path_failed(id, "silence", false, now));
+        assert!(!uses(&net, a, p) && !uses(&net, a, q));
+        let status = net.nodes[a].router.peer_status(id).expect("there");
+        let said = status.last_error.unwrap_or_default();
+        assert_eq!(said, "sent: BFD down (6/10): silence");
+        // It does not wait for the path: it is there again as soon as it can be.
+        net.down.remove(&(a, b));
+        net.until(UP, "up", Net::all_up);
+        net.run(secs(1));
+        assert!(uses(&net, a, p));
+    }
+}
+
+#[test]
+fn of_a_peer_that_restarts_the_path_counts_only_apart_from_it() {
+    for independent in [false, true] {
+        let (mut net, a, b, [p, _]) = pair(|_, c| c.restart = Some(restart(60, None)));
+        net.kill(b);
+        net.run(secs(1));
+        assert!(uses(&net, a, p));
+        let id = net.peer_id(a, b);
+        net.with(a, |r, now| r.path_failed(id, "silence", independent, now));
+        net.run(secs(1));
+        assert_eq!(uses(&net, a, p), !independent);
+    }
+}

@@ -254,6 +254,7 @@ impl Ours {
     }
 
     /// Says who its peers are, and how far.
+        bfd: None,
     pub fn states(&self) -> Vec<(String, State)> {
         let look = |v: &speaker::View<'_>| {
             let state = |id| v.router?.peer_status(id).map(|s| s.state);
