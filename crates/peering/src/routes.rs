@@ -3,7 +3,7 @@
 use crate::world::World;
 use model::{Encap, Service, ServiceRef};
 use net::{Cidr, Family};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// The node label that keeps service addresses from being announced by it.
@@ -106,8 +106,11 @@ impl World {
         if aggregate {
             out.extend(config.service_load_balancer.iter().filter(wide));
         }
+        let ready = self.ready_services();
+        let nothing = [[false; 2]; 2];
         for (key, service) in &self.services {
-            self.service_hosts(key, service, aggregate, &mut out);
+            let ready = ready.get(key).unwrap_or(&nothing);
+            self.service_hosts(service, aggregate, ready, &mut out);
         }
         out
     }
@@ -115,19 +118,23 @@ impl World {
     /// Single addresses of one service.
     fn service_hosts(
         &self,
-        key: &ServiceRef,
         service: &Service,
         aggregate: bool,
+        [here, anywhere]: &[[bool; 2]; 2],
         out: &mut BTreeSet<Cidr>,
     ) {
         let Some(config) = self.config().filter(|_| !service.cluster_ips.is_empty()) else {
             return;
         };
+        let of = |ready: &[bool; 2], ip| match Family::of(ip) {
+            Family::V4 => ready[0],
+            Family::V6 => ready[1],
+        };
         let inside = |ranges: &[Cidr], ip: IpAddr| ranges.iter().any(|r| r.contains(ip));
         let host = |ranges: &[Cidr], ip: IpAddr| ranges.contains(&Cidr::host(ip));
         for &ip in &service.external_ips {
             let told = match service.external_local {
-                true => inside(&config.service_external, ip) && self.ready(key, ip, true),
+                true => inside(&config.service_external, ip) && of(here, ip),
                 false => host(&config.service_external, ip),
             };
             if told {
@@ -137,10 +144,10 @@ impl World {
         for &ip in &service.load_balancer_ips {
             let ranges = &config.service_load_balancer;
             let told = match (service.external_local, aggregate) {
-                (true, _) => inside(ranges, ip) && self.ready(key, ip, true),
+                (true, _) => inside(ranges, ip) && of(here, ip),
                 (false, true) => host(ranges, ip),
                 // Without aggregation each node tells those that it can serve.
-                (false, false) => inside(ranges, ip) && self.ready(key, ip, false),
+                (false, false) => inside(ranges, ip) && of(anywhere, ip),
             };
             if told {
                 out.insert(Cidr::host(ip));
@@ -148,21 +155,25 @@ impl World {
         }
         if service.external_local {
             for &ip in &service.cluster_ips {
-                if inside(&config.service_cluster, ip) && self.ready(key, ip, true) {
+                if inside(&config.service_cluster, ip) && of(here, ip) {
                     out.insert(Cidr::host(ip));
                 }
             }
         }
     }
 
-    /// Whether the service has a ready endpoint of the family of `ip`, here or anywhere.
-    fn ready(&self, key: &ServiceRef, ip: IpAddr, here: bool) -> bool {
-        let family = Family::of(ip);
-        self.slices
-            .values()
-            .filter(|s| s.service == *key)
-            .flat_map(|s| &s.endpoints)
-            .filter(|e| e.ready && (!here || e.node.as_deref() == Some(&*self.me)))
-            .any(|e| e.addresses.iter().any(|a| Family::of(*a) == family))
+    /// In which families each service has something ready: here, and anywhere.
+    fn ready_services(&self) -> ReadyServices<'_> {
+        let mut out = ReadyServices::new();
+        for s in self.slices.values() {
+            let [here, anywhere] = out.entry(&s.service).or_default();
+            for i in 0..2 {
+                here[i] |= s.here[i];
+                anywhere[i] |= s.anywhere[i];
+            }
+        }
+        out
     }
 }
+
+type ReadyServices<'a> = HashMap<&'a ServiceRef, [[bool; 2]; 2]>;

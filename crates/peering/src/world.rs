@@ -19,7 +19,8 @@ pub(crate) const DEFAULT_PORT: u16 = 179;
 
 /// Everything that decides a node's BGP, as last told.
 ///
-/// Only local workloads are kept, and of profiles the labels.
+/// Only local workloads and blocks are kept, of profiles the labels, and of services and what is behind
+/// them no more than announcements depend on: every node of a cluster has one of these.
 #[derive(Debug)]
 pub struct World {
     pub(crate) me: Arc<str>,
@@ -31,8 +32,38 @@ pub struct World {
     pub(crate) blocks: BTreeMap<Cidr, Block>,
     pub(crate) workloads: BTreeMap<WorkloadKey, WorkloadEndpoint>,
     pub(crate) profiles: BTreeMap<ProfileId, Labels>,
+    /// Without their ports.
     pub(crate) services: BTreeMap<ServiceRef, Service>,
-    pub(crate) slices: BTreeMap<SliceKey, EndpointSlice>,
+    pub(crate) slices: BTreeMap<SliceKey, Behind>,
+}
+
+/// What a slice says of its service: in which families something is ready, in [`Family`] order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Behind {
+    pub(crate) service: ServiceRef,
+    /// On this node.
+    pub(crate) here: [bool; 2],
+    /// On any.
+    pub(crate) anywhere: [bool; 2],
+}
+
+impl Behind {
+    fn new(slice: &EndpointSlice, me: &str) -> Self {
+        let ready = |here: bool| {
+            Family::BOTH.map(|f| {
+                slice
+                    .endpoints
+                    .iter()
+                    .filter(|e| e.ready && (!here || e.node.as_deref() == Some(me)))
+                    .any(|e| e.addresses.iter().any(|a| Family::of(*a) == f))
+            })
+        };
+        Self {
+            service: slice.service.clone(),
+            here: ready(true),
+            anywhere: ready(false),
+        }
+    }
 }
 
 /// The speaker itself.
@@ -69,10 +100,25 @@ pub struct Plan {
     pub faults: Vec<String>,
 }
 
-fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(v) => drop(map.insert(key, v)),
-        None => drop(map.remove(&key)),
+/// Whether that changes anything.
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    match (map.get(&key), value) {
+        (Some(old), Some(v)) if *old == v => false,
+        (_, Some(v)) => {
+            map.insert(key, v);
+            true
+        }
+        (_, None) => map.remove(&key).is_some(),
+    }
+}
+
+fn without_ports(s: &Service) -> Service {
+    Service {
+        ports: Vec::new(),
+        cluster_ips: s.cluster_ips.clone(),
+        external_ips: s.external_ips.clone(),
+        load_balancer_ips: s.load_balancer_ips.clone(),
+        ..*s
     }
 }
 
@@ -94,7 +140,33 @@ impl World {
         }
     }
 
-    /// Takes the new state of one thing; says whether it can matter to this node's BGP.
+    /// As much of an update as [`World::update`] of this node takes from it; `None` where that is
+    /// nothing. What lies in other threads need not be copied whole.
+    pub fn concerning(me: &str, update: &Update) -> Option<Update> {
+        Some(match update {
+            Update::Node(..)
+            | Update::BgpConfig(..)
+            | Update::BgpPeer(..)
+            | Update::BgpFilter(..)
+            | Update::Pool(..)
+            | Update::EndpointSlice(..) => update.clone(),
+            // It may have been this node's.
+            Update::Block(k, Some(b)) if b.node.as_deref() != Some(me) => Update::Block(*k, None),
+            Update::Block(..) => update.clone(),
+            Update::Workload(k, _) if &*k.node == me => update.clone(),
+            Update::Profile(k, p) => {
+                let labels = p.as_ref().map(|p| Profile {
+                    labels: p.labels.clone(),
+                    ..Profile::default()
+                });
+                Update::Profile(k.clone(), labels)
+            }
+            Update::Service(k, s) => Update::Service(k.clone(), s.as_ref().map(without_ports)),
+            _ => return None,
+        })
+    }
+
+    /// Takes the new state of one thing; says whether it can change what this node's BGP is.
     pub fn update(&mut self, update: Update) -> bool {
         match update {
             Update::Node(k, v) => put(&mut self.nodes, k, v),
@@ -104,27 +176,37 @@ impl World {
             Update::Pool(k, v) => put(&mut self.pools, k, v),
             Update::Block(k, v) => {
                 let mine = |b: &Block| b.node.as_deref() == Some(&*self.me);
-                let matters = v.as_ref().is_some_and(mine) || self.blocks.get(&k).is_some_and(mine);
-                let v = v.filter(mine);
-                put(&mut self.blocks, k, v);
-                return matters;
+                put(&mut self.blocks, k, v.filter(mine))
             }
             Update::Workload(k, v) => {
-                if k.node != self.me {
-                    return false;
-                }
-                put(&mut self.workloads, k, v);
-                return self.speaks_with_workloads();
+                k.node == self.me && put(&mut self.workloads, k, v) && self.speaks_with_workloads()
             }
             Update::Profile(k, v) => {
-                put(&mut self.profiles, k, v.map(|p: Profile| p.labels));
-                return self.speaks_with_workloads();
+                put(&mut self.profiles, k, v.map(|p: Profile| p.labels))
+                    && self.speaks_with_workloads()
             }
-            Update::Service(k, v) => put(&mut self.services, k, v),
-            Update::EndpointSlice(k, v) => put(&mut self.slices, k, v),
-            _ => return false,
+            Update::Service(k, v) => {
+                put(&mut self.services, k, v.as_ref().map(without_ports))
+                    && self.tells_of_services()
+            }
+            Update::EndpointSlice(k, v) => {
+                let v = v.map(|s| Behind::new(&s, &self.me));
+                put(&mut self.slices, k, v) && self.tells_of_services()
+            }
+            _ => false,
         }
-        true
+    }
+
+    /// Whether any address of a service can be announced.
+    fn tells_of_services(&self) -> bool {
+        self.config().is_some_and(|c| {
+            let lists = [
+                &c.service_cluster,
+                &c.service_external,
+                &c.service_load_balancer,
+            ];
+            lists.iter().any(|l| !l.is_empty())
+        })
     }
 
     fn speaks_with_workloads(&self) -> bool {
