@@ -3,7 +3,7 @@
 //! Promises: a session is touched only when something about it has changed, and reset only when it
 //! cannot go on as changed; a session whose key is not known stays down.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Settings};
 use crate::sockets::{self, Protection};
 use bgp::attr::Attributes;
 use bgp::peer::{NextHopMode, PeerConfig, Restart, Timers};
@@ -178,12 +178,13 @@ impl Policies {
 }
 
 /// The router's own settings.
-fn router_config(speaker: &Speaker, fallback: RouterId, seed: u64) -> Config {
-    let id = match speaker.addresses[0] {
-        Some(IpAddr::V4(a)) => RouterId::from(a),
-        _ => fallback,
+fn router_config(speaker: &Speaker, settings: &Settings) -> Config {
+    let id = match (settings.router_id, speaker.addresses[0]) {
+        (Some(id), _) => id,
+        (None, Some(IpAddr::V4(a))) => RouterId::from(a),
+        _ => settings.fallback_id,
     };
-    let mut config = Config::new(speaker.asn, id, seed);
+    let mut config = Config::new(speaker.asn, id, settings.seed);
     config.cluster_id = speaker.cluster.as_deref().and_then(cluster_id);
     config.multipath = 16;
     config
@@ -207,7 +208,7 @@ impl Engine {
             self.silence(now);
             return;
         };
-        let mut config = router_config(&speaker, self.settings.fallback_id, self.settings.seed);
+        let mut config = router_config(&speaker, &self.settings);
         config.track_next_hops = self.kernel.is_some();
         config.restarting = match &self.router {
             Some(r) => r.config().restarting.clone(),

@@ -40,6 +40,8 @@ pub struct Settings {
     pub node: String,
     /// The identifier when the node has no IPv4 address.
     pub fallback_id: RouterId,
+    /// The identifier instead of the node's IPv4 address (`CALICO_ROUTER_ID`).
+    pub router_id: Option<RouterId>,
     /// A random number, for jitter.
     pub seed: u64,
     /// Where to listen instead of where the resources say.
@@ -57,6 +59,7 @@ impl Settings {
         Self {
             node: node.into(),
             fallback_id,
+            router_id: None,
             seed,
             listen: None,
             kernel: None,
