@@ -57,6 +57,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "datastore",
             "daemon",
             "cni",
+            "peering",
+            "speaker",
             "link",
             "route",
             "netlink",

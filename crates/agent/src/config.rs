@@ -6,6 +6,7 @@
 
 use calc::{NatExclusions, NodeConfig};
 use daemon::FelixParams;
+use daemon::node::Backend;
 use daemon::params::{self, Layer, Source};
 use desired::{DenyAction, Failsafe, HostAction, LogRate, Per, ServiceLoop, Spoofing};
 use model::{FelixConfig, Labels, Node, Selector};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Configuration {
     node: Arc<str>,
+    /// Where BGP is spoken it brings the routes that need no encapsulation.
+    backend: Backend,
     own: Vec<Layer>,
     told: BTreeSet<String>,
     params: FelixParams,
@@ -23,10 +26,11 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     /// From the node's file and environment.
-    pub(crate) fn new(node: Arc<str>, own: Vec<Layer>) -> Self {
+    pub(crate) fn new(node: Arc<str>, backend: Backend, own: Vec<Layer>) -> Self {
         let params = FelixParams::resolve(&own).params;
         let mut new = Self {
             node,
+            backend,
             own,
             told: BTreeSet::new(),
             params,
@@ -140,8 +144,11 @@ impl Configuration {
                 params::LoopPrevention::Disabled => ServiceLoop::Disabled,
             },
             floating_ips: p.floating_ips == params::Toggle::Enabled,
-            // There is no BGP speaker on this node, so nobody else would.
-            program_direct_routes: true,
+            program_direct_routes: self.backend != Backend::Bgp
+                || matches!(
+                    p.program_cluster_routes,
+                    params::ClusterRoutes::Enabled | params::ClusterRoutes::EnabledNoEncapOnly
+                ),
         }
     }
 }
@@ -195,7 +202,7 @@ mod tests {
     #[test]
     fn higher_layers_win_and_the_oldest_selector_counts() {
         let env = Layer::new(Source::Env, [("VXLANPort", "4790")]);
-        let mut c = Configuration::new("n1".into(), vec![env]);
+        let mut c = Configuration::new("n1".into(), Backend::Vxlan, vec![env]);
         let all = BTreeMap::from([
             stored(
                 "default",
@@ -248,7 +255,11 @@ mod tests {
             ("FlowLogsLocalReporter", "Enabled"),
             ("IptablesNATOutgoingInterfaceFilter", "eth+"),
         ];
-        let c = Configuration::new("n1".into(), vec![Layer::new(Source::Env, env)]);
+        let c = Configuration::new(
+            "n1".into(),
+            Backend::Vxlan,
+            vec![Layer::new(Source::Env, env)],
+        );
         let n = c.node_config();
         assert!(n.failsafe_in.is_empty() && n.flow_logs && n.floating_ips);
         let net = "10.0.0.0/8".parse().expect("a prefix");
@@ -268,7 +279,7 @@ mod tests {
             (n.deny, n.service_loop, n.nat_interface.as_deref()),
             (DenyAction::Reject, ServiceLoop::Disabled, Some("eth+"))
         );
-        let n = Configuration::new("n1".into(), Vec::new()).node_config();
+        let n = Configuration::new("n1".into(), Backend::Vxlan, Vec::new()).node_config();
         let plain = NodeConfig::default();
         let sorted = |f: &[Failsafe]| {
             let mut out: Vec<_> = f.iter().map(|f| (f.protocol.0, f.port)).collect();
@@ -278,5 +289,24 @@ mod tests {
         assert_eq!(sorted(&n.failsafe_in), sorted(&plain.failsafe_in));
         assert_eq!(sorted(&n.failsafe_out), sorted(&plain.failsafe_out));
         assert_eq!((n.log_rate, n.flow_logs), (None, false));
+    }
+
+    #[test]
+    fn who_programs_routes_without_encapsulation() {
+        let direct = |backend, value: &str| {
+            let env = Layer::new(Source::Env, [("ProgramClusterRoutes", value)]);
+            let c = Configuration::new("n1".into(), backend, vec![env]);
+            c.node_config().program_direct_routes
+        };
+        for (value, beside_bgp) in [
+            ("EnabledIPIPOnly", false),
+            ("Disabled", false),
+            ("EnabledNoEncapOnly", true),
+            ("Enabled", true),
+        ] {
+            assert_eq!(direct(Backend::Bgp, value), beside_bgp, "{value}");
+            // Nobody else would.
+            assert!(direct(Backend::Vxlan, value) && direct(Backend::None, value));
+        }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Never: touches the kernel, waits for it, or loses a change because one object is bad.
 
+use crate::bgp::Feed;
 use crate::config::Configuration;
 use crate::domains::Learned;
 use calc::{Calc, Settings};
@@ -38,6 +39,8 @@ pub(crate) type OnParameters = Box<dyn Fn(&FelixParams) + Send + Sync>;
 pub(crate) struct Engine {
     calc: Calc,
     dataplane: Dataplane,
+    /// Where BGP is spoken.
+    bgp: Option<Feed>,
     felix: BTreeMap<Arc<str>, FelixConfig>,
     configuration: Configuration,
     on_parameters: OnParameters,
@@ -53,6 +56,7 @@ impl Engine {
     pub(crate) fn new(
         node: Arc<str>,
         dataplane: Dataplane,
+        bgp: Option<Feed>,
         configuration: Configuration,
         on_parameters: OnParameters,
         world: watch::Sender<World>,
@@ -63,6 +67,7 @@ impl Engine {
         Self {
             calc,
             dataplane,
+            bgp,
             felix: BTreeMap::new(),
             configuration,
             on_parameters,
@@ -129,6 +134,9 @@ impl Engine {
                 });
                 if first {
                     tracing::info!("the datastore's snapshot is complete");
+                    if let Some(bgp) = &self.bgp {
+                        bgp.in_sync();
+                    }
                 }
                 let open = self.flush();
                 // Nothing changed if no rule ever asked for a name.
@@ -199,6 +207,9 @@ impl Engine {
     }
 
     fn update(&mut self, update: Update) {
+        if let Some(bgp) = &self.bgp {
+            bgp.update(&update);
+        }
         match &update {
             Update::Felix(name, config) => {
                 match config {

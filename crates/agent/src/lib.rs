@@ -8,6 +8,7 @@
 //! Never: is in the data path.
 
 mod attach;
+mod bgp;
 mod config;
 mod confirm;
 mod detect;
@@ -26,6 +27,7 @@ use startup::StartError;
 
 use api::Conversion;
 use attach::{Allocator, Attacher};
+use bgp::Bgp;
 use config::Configuration;
 use daemon::health::{Report, Reporter};
 use daemon::{Health, NodeEnv, Shutdown};
@@ -54,6 +56,8 @@ struct Params {
     socket: PathBuf,
     /// Where `nodename` and `mtu` are written, for plugins of other versions to read.
     lib_dir: PathBuf,
+    /// Where the control sockets of BGP are.
+    bgp_dir: PathBuf,
     /// The layers of configuration.
     configuration: Configuration,
     /// Told when parameters may have changed.
@@ -75,6 +79,9 @@ enum Error {
     /// The plugins' socket.
     #[error(transparent)]
     Listen(#[from] server::ListenError),
+    /// BGP.
+    #[error(transparent)]
+    Bgp(#[from] bgp::BgpError),
     /// The kernel.
     #[error("the dataplane failed: {0}")]
     Dataplane(#[from] dataplane::Error),
@@ -128,9 +135,11 @@ async fn run(params: Params) -> Result<(), Error> {
         .cloned()
         .unwrap_or_else(|| "cali".to_owned());
     let (world, mut changes) = watch::channel(World::default());
+    let mut bgp = Bgp::start(&params)?;
     let engine = Engine::new(
         params.node.clone(),
         handle.clone(),
+        bgp.as_ref().map(|b| b.feed(&params)),
         params.configuration,
         params.on_parameters,
         world,
@@ -188,6 +197,7 @@ async fn run(params: Params) -> Result<(), Error> {
             let why = done.err().map_or_else(|| "nobody takes them".to_owned(), |e| e.to_string());
             Err(Error::Ended("the learning of addresses", why))
         }
+        why = bgp::ended(&mut bgp) => Err(Error::Ended("the BGP speaker", why)),
         done = upkeep.run(changes, &health) => done,
     };
     // Requests end first, then changes; the kernel keeps what it holds.
@@ -199,6 +209,9 @@ async fn run(params: Params) -> Result<(), Error> {
     handle.stop();
     if !plane.is_finished() {
         let _ = plane.await;
+    }
+    if let Some(bgp) = bgp {
+        bgp.stop().await;
     }
     tracing::info!("stopped; what is programmed stays in force");
     ended

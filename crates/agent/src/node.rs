@@ -28,7 +28,8 @@ pub enum Command {
     /// Run the node agent until it is stopped
     ///
     /// Configuration is Calico's: NODENAME, IP, IP6, IP_AUTODETECTION_METHOD, NO_DEFAULT_POOLS,
-    /// CALICO_IPV4POOL_CIDR and the like from the environment, FELIX_<NAME> for parameters of the
+    /// CALICO_IPV4POOL_CIDR, CALICO_NETWORKING_BACKEND (bird speaks BGP; vxlan and none do not),
+    /// CALICO_ROUTER_ID and the like from the environment, FELIX_<NAME> for parameters of the
     /// agent, over FelixConfiguration in the datastore (`manx node parameters` lists them).
     Run(RunArgs),
     /// List every FELIX_ parameter with its values, default and meaning
@@ -44,6 +45,10 @@ pub struct RunArgs {
     /// Directory of the files that plugins read: nodename, mtu
     #[arg(long, env = "MANX_LIB_DIR", default_value = "/var/lib/calico")]
     lib_dir: PathBuf,
+    /// Directory of BGP's control sockets: bird.ctl and bird6.ctl, which calicoctl and birdc know, and
+    /// bgp.ctl
+    #[arg(long, env = "MANX_BGP_DIR", value_name = "DIR", default_value = speaker::DIRECTORY)]
+    bgp_dir: PathBuf,
     /// text or json
     #[arg(long, env = "MANX_LOG_FORMAT", default_value = "text")]
     log_format: Format,
@@ -123,8 +128,9 @@ fn run(args: RunArgs) -> Result<(), Failure> {
     let node = node_name(&env)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Wiring of pods runs beside the loop; more at once only queue for the kernel's RTNL lock.
-        .max_blocking_threads(8)
+        // Wiring of pods runs beside the loop; more at once only queue for the kernel's RTNL lock. One
+        // waits for the speaker's end.
+        .max_blocking_threads(9)
         .thread_stack_size(512 << 10)
         .build()?;
     let done = runtime.block_on(serve(args, node, env, own, store, log));
@@ -147,7 +153,7 @@ async fn serve(
         StoreConfig::Memory => None,
     };
     let store = datastore::open(path).map_err(|e| chain(&e))?;
-    let configuration = Configuration::new(node.clone(), own);
+    let configuration = Configuration::new(node.clone(), env.backend, own);
     let (health, metrics) = (Health::default(), Metrics::default());
     let params = configuration.params().clone();
     if params.health_enabled {
@@ -172,6 +178,7 @@ async fn serve(
         env,
         socket: args.socket,
         lib_dir: args.lib_dir,
+        bgp_dir: args.bgp_dir,
         configuration,
         on_parameters: Box::new(move |p| log.set(p.log_severity)),
         health,

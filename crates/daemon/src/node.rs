@@ -4,7 +4,8 @@
 
 use crate::env::{Env, EnvError, yes_or_no};
 use net::{Asn, Cidr, Family};
-use std::net::IpAddr;
+use sha2::{Digest, Sha256};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -165,6 +166,40 @@ pub enum Backend {
     None,
 }
 
+/// Where the identifier of the node's BGP comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RouterId {
+    /// The node's IPv4 address; of a node without one the name, as with [`RouterId::Hash`].
+    #[default]
+    Address,
+    /// The node's name, see [`hashed_router_id`].
+    Hash,
+    /// It is this.
+    Fixed(Ipv4Addr),
+}
+
+impl RouterId {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "hash" {
+            return Ok(Self::Hash);
+        }
+        match text.parse::<Ipv4Addr>() {
+            Ok(a) if !a.is_unspecified() => Ok(Self::Fixed(a)),
+            _ => Err("neither hash nor an IPv4 address".to_owned()),
+        }
+    }
+}
+
+/// The identifier that Calico derives from a node's name: the first four octets of its SHA-256,
+/// below 224.
+pub fn hashed_router_id(node: &str) -> Ipv4Addr {
+    let [mut a, b, c, d, ..] = <[u8; 32]>::from(Sha256::digest(node.as_bytes()));
+    if a > 223 {
+        a -= 32;
+    }
+    Ipv4Addr::new(a, b, c, d)
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeEnv {
@@ -190,6 +225,10 @@ pub struct NodeEnv {
     pub asn: Option<Asn>,
     /// `CALICO_NETWORKING_BACKEND`.
     pub backend: Backend,
+    /// `CALICO_ROUTER_ID`.
+    pub router_id: RouterId,
+    /// `NAMESPACE`: where the secrets of BGP are.
+    pub namespace: String,
     /// `CLUSTER_TYPE`, apart at commas.
     pub cluster_type: Vec<String>,
     /// `WAIT_FOR_DATASTORE`.
@@ -254,6 +293,10 @@ impl NodeEnv {
             ip_check_disabled: r.or("DISABLE_NODE_IP_CHECK", false, yes_or_no),
             asn: r.or("AS", None, |v| asn(v).map(Some)),
             backend: r.or("CALICO_NETWORKING_BACKEND", Backend::Bgp, backend),
+            router_id: r.or("CALICO_ROUTER_ID", RouterId::Address, RouterId::parse),
+            namespace: env
+                .var("NAMESPACE")
+                .unwrap_or_else(|| "kube-system".to_owned()),
             cluster_type: r.or("CLUSTER_TYPE", Vec::new(), csv),
             wait_for_datastore: r.or("WAIT_FOR_DATASTORE", false, yes_or_no),
             no_default_pools: r.or("NO_DEFAULT_POOLS", false, yes_or_no),
@@ -417,6 +460,8 @@ mod tests {
             ("AS", "64513"),
             ("CLUSTER_TYPE", "k8s,bgp"),
             ("CALICO_NETWORKING_BACKEND", "vxlan"),
+            ("CALICO_ROUTER_ID", "hash"),
+            ("NAMESPACE", "calico-system"),
             ("CALICO_IPV4POOL_CIDR", "10.244.0.0/16"),
             ("CALICO_IPV4POOL_IPIP", "Always"),
             ("CALICO_IPV4POOL_VXLAN", "Never"),
@@ -431,9 +476,22 @@ mod tests {
         assert_eq!((e.asn, e.backend), (Some(Asn(64513)), Backend::Vxlan));
         assert_eq!(e.cluster_type, ["k8s", "bgp"]);
         assert_eq!(
+            (e.router_id, e.namespace.as_str()),
+            (RouterId::Hash, "calico-system")
+        );
+        assert_eq!(
             (e.pool_v4.ipip, e.pool_v6.wanted),
             (PoolEncap::Always, false)
         );
+    }
+
+    #[test]
+    fn an_identifier_from_a_name() {
+        // printf node-1 | sha256sum: 35971be6
+        assert_eq!(hashed_router_id("node-1"), Ipv4Addr::new(53, 151, 27, 230));
+        let ids = (0..200).map(|n| hashed_router_id(&format!("node-{n}")));
+        assert!(ids.clone().all(|i| i.octets()[0] < 224));
+        assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 200);
     }
 
     #[test]
