@@ -21,6 +21,7 @@ mod reconfigure;
 mod restart;
 mod session;
 mod settings;
+mod sweep;
 
 pub use explain::{Explanation, ExportReport, PathReport, PathStatus};
 pub use import::Refusal;
@@ -163,6 +164,10 @@ pub struct Router {
     timers: BinaryHeap<Reverse<(Instant, PeerId)>>,
     random: u64,
     restarting: PerFamily<Option<restart::Deferral>>,
+    /// Changes of whole tables that are under way, in order.
+    sweeps: VecDeque<sweep::Sweep>,
+    /// The time when it was last told.
+    clock: Instant,
     /// Who watches.
     monitors: Vec<monitor::Monitor>,
     monitors_made: u64,
@@ -188,6 +193,8 @@ impl Router {
             timers: BinaryHeap::new(),
             random: config.seed,
             restarting,
+            sweeps: VecDeque::new(),
+            clock: now,
             monitors: Vec::new(),
             monitors_made: 0,
             sessions: 0,
@@ -214,11 +221,15 @@ impl Router {
         let restart = self.restarting.iter().filter_map(|(_, d)| d.as_ref());
         let restart = restart.map(restart::Deferral::deadline).min();
         let slow = self.out.deadline(self.config.slow_peer);
-        [timer, restart, slow].into_iter().flatten().min()
+        let work = (!self.sweeps.is_empty()).then_some(self.clock);
+        let all = [timer, restart, slow, work];
+        all.into_iter().flatten().min()
     }
 
-    /// Time has passed.
+    /// Time has passed. Also does a share of what is too much to be done at once, for which it is
+    /// due at once until nothing is left.
     pub fn tick(&mut self, now: Instant) {
+        self.clock = now;
         while let Some(Reverse((at, peer))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -227,6 +238,7 @@ impl Router {
             self.peer_tick(peer, now);
         }
         self.restart_tick(now);
+        self.sweep_on();
     }
 
     fn peer(&self, id: PeerId) -> Option<&Peer> {

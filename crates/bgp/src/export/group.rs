@@ -135,12 +135,10 @@ struct Changes {
 }
 
 impl Group {
-    /// A group without members that has told nothing. `nets`: all prefixes to tell of.
-    pub fn new(key: ExportKey, nets: impl Iterator<Item = NetId>) -> Self {
+    /// A group without members that has told nothing. All prefixes below `end` are looked at.
+    pub fn new(key: ExportKey, end: u32) -> Self {
         let mut dirty = Bits::default();
-        for net in nets {
-            dirty.insert(net.0);
-        }
+        dirty.fill(end);
         let told = match key.paths {
             AddPathSend::No => Told::One(Vec::new()),
             AddPathSend::Best(_) | AddPathSend::All => Told::Many(FxHashMap::default()),
@@ -178,16 +176,9 @@ impl Group {
         }
     }
 
-    /// Everything that was told or is there is to be told again.
-    pub fn retell(&mut self, nets: impl Iterator<Item = NetId>) {
-        for net in nets {
-            self.dirty.insert(net.0);
-        }
-        if let Told::Many(all) = &self.told {
-            for &net in all.keys() {
-                self.dirty.insert(net);
-            }
-        }
+    /// Everything that was told or is there is to be told again; it is below `end`.
+    pub fn retell(&mut self, end: u32) {
+        self.dirty.fill(end);
         self.again = true;
         self.seeks = true;
     }

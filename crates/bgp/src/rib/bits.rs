@@ -47,6 +47,24 @@ impl Bits {
         true
     }
 
+    /// Adds all numbers below `end`.
+    pub fn fill(&mut self, end: u32) {
+        let words = end.div_ceil(64) as usize;
+        if words > self.words.len() {
+            self.words.resize(words, 0);
+            self.summary.resize(words.div_ceil(64), 0);
+        }
+        for (i, word) in self.words[..words].iter_mut().enumerate() {
+            let all = match end as usize - i * 64 {
+                n @ ..64 => (1 << n) - 1,
+                _ => u64::MAX,
+            };
+            self.count += (all & !*word).count_ones() as usize;
+            *word |= all;
+            self.summary[i / 64] |= 1 << (i % 64);
+        }
+    }
+
     /// Takes `n` out; says whether it was there.
     pub fn remove(&mut self, n: u32) -> bool {
         let word = n as usize / 64;
@@ -119,7 +137,10 @@ mod tests {
         fn it_is_a_set(steps in prop::collection::vec((any::<bool>(), 0u32..20_000), 0..200)) {
             let (mut bits, mut set) = (Bits::default(), BTreeSet::new());
             for (add, n) in steps {
-                if add {
+                if n % 97 == 0 {
+                    bits.fill(n / 8);
+                    set.extend(0..n / 8);
+                } else if add {
                     prop_assert_eq!(bits.insert(n), set.insert(n));
                 } else {
                     prop_assert_eq!(bits.remove(n), set.remove(&n));

@@ -5,6 +5,7 @@
 //! between paths.
 
 use super::settings::{LEARNED, LocalRoute};
+use super::sweep::{Job, Which};
 use super::{Event, Router};
 use crate::attr::{Attributes, Community};
 use crate::caps::Role;
@@ -12,9 +13,7 @@ use crate::error::Notification;
 use crate::message::Announcement;
 use crate::peer::{LimitAction, PeerConfig};
 use crate::policy::{Answer, Operation, Question, SourceKind, Verdict};
-use crate::rib::{
-    AttrId, Changed, HopState, Meta, NetId, Path, PathFlags, PeerId, Source, SourceId,
-};
+use crate::rib::{AttrId, HopState, Meta, NetId, Path, PathFlags, PeerId, Source, SourceId};
 use crate::types::{AfiSafi, PathId, PeerKind};
 use crate::wire::NlriBlock;
 use net::{Asn, Cidr, Family};
@@ -121,20 +120,7 @@ impl Router {
             return;
         }
         for family in Family::BOTH {
-            for i in 0..self.rib.tables[family].end() {
-                let net = NetId(i);
-                let uses = |p: Path| changed.contains(&self.rib.attributes.get(p.attributes).hop);
-                if self.rib.tables[family].paths(net).any(uses) {
-                    if self.rib.reconsider(family, net).best {
-                        self.watch_best(family, net);
-                    }
-                    let all = Changed {
-                        best: true,
-                        any: true,
-                    };
-                    self.out.mark(family, net, all, self.config.multipath);
-                }
-            }
+            self.sweep(family, Job::Hops(changed.clone()));
         }
     }
 
@@ -209,7 +195,7 @@ impl Router {
     }
 
     /// The attributes and flags that a path gets; held by `known` until it is let go.
-    fn judged(
+    pub(super) fn judged(
         &mut self,
         id: PeerId,
         prefix: Cidr,
@@ -328,7 +314,7 @@ impl Router {
     }
 
     #[inline]
-    fn set_path(&mut self, id: PeerId, family: Family, net: NetId, path: Path) {
+    pub(super) fn set_path(&mut self, id: PeerId, family: Family, net: NetId, path: Path) {
         let before = self.rib.tables[family].paths_len();
         let changed = self.rib.set(family, net, path);
         let added = self.rib.tables[family].paths_len() > before;
@@ -359,7 +345,7 @@ impl Router {
         }
     }
 
-    fn remove_path(&mut self, family: Family, net: NetId, source: SourceId) {
+    pub(super) fn remove_path(&mut self, family: Family, net: NetId, source: SourceId) {
         let of = self.rib.sources.get(source);
         let changed = self.rib.remove(family, net, source);
         if !changed.any {
@@ -376,123 +362,28 @@ impl Router {
     /// Forgets a prefix that has no path and that nobody has to be told of.
     pub(super) fn try_forget(&mut self, family: Family, net: NetId) {
         let watched = |r: &Self| r.monitors.iter().any(|m| m.knows(family, net));
-        if self.rib.tables[family].is_vacant(net)
-            && !self.out.knows(family, net)
-            && !watched(self)
+        if self.rib.tables[family].is_vacant(net) && !self.out.knows(family, net) && !watched(self)
         {
             self.rib.tables[family].forget(net);
         }
     }
 
     /// Removes the paths of a peer that `which` picks.
-    pub(super) fn purge(&mut self, id: PeerId, family: Family, which: impl Fn(&Path) -> bool) {
-        let left = |r: &Self| r.peer(id).map_or(0, |p| p.paths[family]);
-        let mut gone: SmallVec<[SourceId; 4]> = SmallVec::new();
-        for i in 0..self.rib.tables[family].end() {
-            if left(self) == 0 {
-                return;
-            }
-            let of_peer = |p: &Path| self.rib.sources.get(p.source).peer == id && which(p);
-            let table = &self.rib.tables[family];
-            gone.extend(table.paths(NetId(i)).filter(of_peer).map(|p| p.source));
-            for source in gone.drain(..) {
-                self.remove_path(family, NetId(i), source);
-            }
-        }
-    }
-
-    /// Changes the flags of all paths of a peer.
-    pub(super) fn flag(
-        &mut self,
-        id: PeerId,
-        family: Family,
-        change: impl Fn(PathFlags) -> PathFlags,
-    ) {
-        if self.peer(id).is_none_or(|p| p.paths[family] == 0) {
-            return;
-        }
-        let sources = &self.rib.sources;
-        let table = &mut self.rib.tables[family];
-        for i in 0..table.end() {
-            table.set_flags(NetId(i), |p| {
-                if sources.get(p.source).peer == id {
-                    change(p.flags)
-                } else {
-                    p.flags
-                }
-            });
-        }
-    }
-
-    /// Gives the paths of a peer other attributes or flags; `None` removes one.
-    pub(super) fn rework(
-        &mut self,
-        id: PeerId,
-        family: Family,
-        mut work: impl FnMut(&mut Self, NetId, Path) -> Option<(AttrId, PathFlags)>,
-    ) {
-        if self.peer(id).is_none_or(|p| p.paths[family] == 0) {
-            return;
-        }
-        let mut paths: SmallVec<[Path; 4]> = SmallVec::new();
-        for i in 0..self.rib.tables[family].end() {
-            let net = NetId(i);
-            let of_peer = |p: &Path| self.rib.sources.get(p.source).peer == id;
-            paths.extend(self.rib.tables[family].paths(net).filter(of_peer));
-            for path in paths.drain(..) {
-                match work(self, net, path) {
-                    None => self.remove_path(family, net, path.source),
-                    Some((attributes, flags)) => {
-                        self.set_path(id, family, net, Path::new(attributes, path.source, flags));
-                        self.rib.attributes.release(attributes);
-                    }
-                }
-            }
-        }
+    pub(super) fn purge(&mut self, id: PeerId, family: Family, which: Which) {
+        self.sweep(family, Job::Purge(id, which));
     }
 
     /// Decides anew about all that a peer has announced, since what it is has changed.
     pub(super) fn reconsider_peer(&mut self, id: PeerId) {
         for family in Family::BOTH {
-            if self.peer(id).is_none_or(|p| p.paths[family] == 0) {
-                continue;
-            }
-            for i in 0..self.rib.tables[family].end() {
-                let net = NetId(i);
-                let of_peer = |p: Path| self.rib.sources.get(p.source).peer == id;
-                if self.rib.tables[family].paths(net).any(of_peer) {
-                    if self.rib.reconsider(family, net).best {
-                        self.watch_best(family, net);
-                    }
-                    let all = Changed {
-                        best: true,
-                        any: true,
-                    };
-                    self.out.mark(family, net, all, self.config.multipath);
-                }
-            }
+            self.sweep(family, Job::Peer(id));
         }
     }
 
     /// Applies the import policy anew to what a peer has announced.
     pub(super) fn import_again(&mut self, id: PeerId) {
         for family in Family::BOTH {
-            self.rework(id, family, |router, net, path| {
-                let sets = &router.rib.attributes;
-                let set = sets.get(path.attributes);
-                let received = set.meta.received.map_or(set, |r| sets.get(r));
-                let received = received.attributes.clone();
-                let prefix = router.rib.tables[family].prefix(net);
-                let mut known = SmallVec::new();
-                let (attributes, flags) = router.judged(id, prefix, &received, &mut known);
-                let flags = path.flags.without(PathFlags::REJECTED).with(flags);
-                if path.flags.has(PathFlags::LONG_STALE) {
-                    let marked = router.marked_stale(attributes);
-                    router.rib.attributes.release(attributes);
-                    return Some((marked, flags));
-                }
-                Some((attributes, flags))
-            });
+            self.sweep(family, Job::Import(id));
         }
     }
 

@@ -3,6 +3,7 @@
 //! Promises: messages are taken in order, each whole; a message of a connection that has
 //! gone meanwhile is not looked at. Never: decides about routes.
 
+use super::sweep::Which;
 use super::{ConnId, Event, Router};
 use crate::caps::{Decoding, Negotiated};
 use crate::error::{Code, Fault, FaultClass, Notification, SessionError};
@@ -191,7 +192,7 @@ impl Router {
             if let Some(s) = self.peer_mut(id).and_then(|p| p.session.as_mut()) {
                 s.disabled[family] = true;
             }
-            self.purge(id, family, |_| true);
+            self.purge(id, family, Which::All);
         }
         for block in update.withdrawn {
             self.withdrawn(id, block);

@@ -6,6 +6,7 @@
 //! routes.
 
 use super::peers::{Conn, Peer, Size};
+use super::sweep::{Job, Which};
 use super::{ConnId, Event, Output, Router};
 use crate::attr::{Attributes, NextHop};
 use crate::export::{ExportKey, Group, Member};
@@ -389,7 +390,7 @@ impl Router {
             match self.out.groups.iter_mut().find(fresh) {
                 Some(group) => group.members.push(member),
                 None => {
-                    let mut group = Group::new(key, self.rib.tables[family].iter());
+                    let mut group = Group::new(key, self.rib.tables[family].end());
                     group.members.push(member);
                     self.out.groups.push(group);
                 }
@@ -410,11 +411,7 @@ impl Router {
             let gone = self.out.groups.swap_remove(i);
             let family = gone.key.family;
             gone.dissolve(&mut self.rib);
-            let table = &self.rib.tables[family];
-            let vacant: Vec<NetId> = table.known().filter(|&n| table.is_vacant(n)).collect();
-            for net in vacant {
-                self.try_forget(family, net);
-            }
+            self.sweep(family, Job::Forget);
         }
     }
 
@@ -440,7 +437,7 @@ impl Router {
             groups.len() - 1
         };
         groups[at].key = key;
-        groups[at].retell(self.rib.tables[family].iter());
+        groups[at].retell(self.rib.tables[family].end());
     }
 
     /// The peer wants everything again (RFC 2918, RFC 7313).
@@ -517,7 +514,16 @@ impl Router {
 
     /// A refresh that we asked for, or that the peer began by itself, begins.
     pub(super) fn refresh_begins(&mut self, id: PeerId, family: Family, now: Instant) {
-        self.flag(id, family, |f| f.with(PathFlags::UNCONFIRMED));
+        // What comes next may follow at once: it is not to be marked, so all is before.
+        self.sweep_through(id);
+        let sources = &self.rib.sources;
+        let table = &mut self.rib.tables[family];
+        for i in 0..table.end() {
+            table.set_flags(NetId(i), |p| match sources.get(p.source).peer == id {
+                true => p.flags.with(PathFlags::UNCONFIRMED),
+                false => p.flags,
+            });
+        }
         if let Some(peer) = self.peer_mut(id) {
             let patience = peer
                 .config
@@ -534,7 +540,7 @@ impl Router {
             return;
         };
         if peer.stale[family].refresh_until.take().is_some() {
-            self.purge(id, family, |p| p.flags.has(PathFlags::UNCONFIRMED));
+            self.purge(id, family, Which::Unconfirmed);
         }
     }
 

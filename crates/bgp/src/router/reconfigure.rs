@@ -3,6 +3,7 @@
 //! Promises: what can change under a session does; anything else ends it with Cease and
 //! starts it anew. Never: forgets what a peer has announced for a change of policy.
 
+use super::sweep::Which;
 use super::{Config, Router};
 use crate::error::{Code, Notification};
 use crate::peer::PeerConfig;
@@ -38,7 +39,7 @@ impl Router {
             self.stop(id, Code::CONFIG_CHANGE.into(), now);
             // What it announced was judged by who we were.
             for family in Family::BOTH {
-                self.purge(id, family, |_| true);
+                self.purge(id, family, Which::All);
             }
             self.settle(id, now);
         }

@@ -7,10 +7,11 @@
 
 use super::peers::Stale;
 use super::session::End;
+use super::sweep::{Job, Which};
 use super::{Config, Event, Router};
 use crate::attr::Community;
 use crate::caps::{GracefulRestart, Negotiated};
-use crate::rib::{AttrId, Meta, PathFlags, PeerId};
+use crate::rib::{AttrId, Meta, PeerId};
 use crate::types::{AfiSafi, PerFamily};
 use net::Family;
 use std::time::{Duration, Instant};
@@ -42,8 +43,6 @@ impl Deferral {
         self.next
     }
 }
-
-const STALE: PathFlags = PathFlags::STALE;
 
 impl Router {
     /// Whether our own restart is still under way for a family.
@@ -120,21 +119,19 @@ impl Router {
         for family in Family::BOTH {
             let kept = restart.filter(|g| keeps(g, family) && !session.disabled[family]);
             let Some(g) = kept else {
-                self.purge(id, family, |_| true);
+                self.purge(id, family, Which::All);
                 if let Some(peer) = self.peer_mut(id) {
                     peer.stale[family] = Stale::default();
                 }
                 continue;
             };
             // What the restart before has left is not kept for a second one.
-            self.purge(id, family, |p| p.flags.has(STALE));
+            self.purge(id, family, Which::Stale);
             let then = long_lived(&agreed, family).map(|t| {
                 let most = ours.and_then(|o| o.long_lived).unwrap_or_default();
                 t.min(u32::try_from(most.as_secs()).unwrap_or(u32::MAX))
             });
-            self.flag(id, family, |f| {
-                f.without(PathFlags::UNCONFIRMED).with(STALE)
-            });
+            self.sweep(family, Job::Stale(id));
             if let Some(peer) = self.peer_mut(id) {
                 if peer.paths[family] == 0 {
                     peer.stale[family] = Stale::default();
@@ -162,7 +159,7 @@ impl Router {
             if let Some(peer) = self.peer_mut(id) {
                 peer.stale[family] = Stale::default();
             }
-            self.purge(id, family, |p| p.flags.has(STALE));
+            self.purge(id, family, Which::Stale);
         }
     }
 
@@ -197,7 +194,7 @@ impl Router {
                 peer.stale[family].until = Some(now + wait.unwrap_or_default());
             } else {
                 peer.stale[family] = Stale::default();
-                self.purge(id, family, |p| p.flags.has(STALE));
+                self.purge(id, family, Which::Stale);
             }
         }
     }
@@ -213,7 +210,7 @@ impl Router {
         let first = !std::mem::replace(&mut session.end_of_rib[family], true);
         if peer.stale[family].until.take().is_some() {
             peer.stale[family] = Stale::default();
-            self.purge(id, family, |p| p.flags.has(STALE));
+            self.purge(id, family, Which::Stale);
         }
         if first {
             self.event(Event::EndOfRib { peer: id, family });
@@ -246,7 +243,7 @@ impl Router {
                 }
                 _ => {
                     *stale = Stale::default();
-                    self.purge(id, family, |p| p.flags.has(STALE));
+                    self.purge(id, family, Which::Stale);
                 }
             }
         }
@@ -255,15 +252,8 @@ impl Router {
     /// RFC 9494, section 4.2: what may not be kept goes, the rest is marked, and is the last
     /// choice.
     fn make_long_lived(&mut self, id: PeerId, family: Family) {
-        self.purge(id, family, |p| !p.flags.has(STALE));
-        self.rework(id, family, |router, _, path| {
-            let set = router.rib.attributes.get(path.attributes);
-            if set.attributes.communities.contains(Community::NO_LLGR) {
-                return None;
-            }
-            let id = router.marked_stale(path.attributes);
-            Some((id, path.flags.with(PathFlags::LONG_STALE)))
-        });
+        self.purge(id, family, Which::Fresh);
+        self.sweep(family, Job::Long(id));
         self.event(Event::Stale {
             peer: id,
             family,

@@ -6,6 +6,7 @@
 
 use super::outbound::send_hold_time;
 use super::peers::{Peer, Session};
+use super::sweep::Which;
 use super::{ConnId, Event, Output, PeerStatus, Router};
 use crate::caps::{
     AddPath, Capability, ExtendedNextHop, GracefulRestart, LongLived, RestartFamily,
@@ -55,9 +56,12 @@ impl Router {
     /// # Panics
     /// With more than 65534 peers.
     pub fn add_peer(&mut self, config: PeerConfig, now: Instant) -> PeerId {
-        let free = (1..self.peers.len()).find(|&i| self.peers[i].is_none());
-        let index = free.unwrap_or(self.peers.len());
-        let id = PeerId(u16::try_from(index).expect("at most 65534 peers"));
+        let number = |i: usize| PeerId(u16::try_from(i).expect("at most 65534 peers"));
+        // The number of one whose routes are still on their way out is not given away.
+        let is_free = |&i: &usize| self.peers[i].is_none() && !self.is_swept(number(i));
+        let index = (1..self.peers.len()).find(is_free);
+        let index = index.unwrap_or(self.peers.len());
+        let id = number(index);
         assert!(id.0 < u16::MAX, "at most 65534 peers");
         let neighbour = Neighbour {
             addr: config.addr,
@@ -83,7 +87,7 @@ impl Router {
         }
         self.stop(id, Code::PEER_DECONFIGURED.into(), now);
         for family in Family::BOTH {
-            self.purge(id, family, |_| true);
+            self.purge(id, family, Which::All);
         }
         self.peers[id.index()] = None;
         self.watch_session(id);
@@ -651,6 +655,7 @@ impl Router {
             kind,
             client: peer.config.client && kind == PeerKind::Internal,
         };
+        self.sweep_through(id);
         let moved = self.rib.neighbours[id.index()] != neighbour;
         self.rib.neighbours[id.index()] = neighbour;
         self.dump_other(id, side.other(), now);

@@ -27,6 +27,8 @@ pub struct Config {
     pub slow_peer: Duration,
     /// How many octets may wait for one connection before no more are made for it.
     pub queue_limit: usize,
+    /// How many prefixes are looked at in one go where a change concerns all of them.
+    pub slice: u32,
     /// The source of jitter, and what keeps peers from choosing keys that collide: a secret
     /// random number.
     pub seed: u64,
@@ -44,6 +46,7 @@ impl Config {
             restarting: None,
             slow_peer: Duration::from_secs(1),
             queue_limit: 512 << 10,
+            slice: 8192,
             seed,
         }
     }

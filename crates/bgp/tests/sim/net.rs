@@ -84,6 +84,8 @@ pub struct Net {
     pub latency: Duration,
     /// Whether octets arrive in pieces.
     pub chop: bool,
+    /// How many prefixes a router that is added looks at in one go.
+    pub slice: Option<u32>,
 }
 
 impl Net {
@@ -102,6 +104,7 @@ impl Net {
             down: std::collections::BTreeSet::new(),
             latency: Duration::from_millis(20),
             chop: true,
+            slice: None,
         }
     }
 
@@ -127,6 +130,7 @@ impl Net {
         let n = self.nodes.len() as u32 + 1;
         let id = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n);
         let mut config = Config::new(Asn(asn), id.into(), u64::from(n));
+        config.slice = self.slice.unwrap_or(config.slice);
         change(&mut config);
         self.add(config, id.into())
     }
@@ -231,7 +235,10 @@ impl Net {
                 }
             }
         }
-        self.deadlines[n] = self.nodes[n].router.deadline();
+        let due = self.nodes[n].router.deadline();
+        // What is due at once comes when it can: other things may happen before.
+        let late = due.filter(|at| *at <= self.now).map(|_| self.delay());
+        self.deadlines[n] = late.map(|d| self.now + d).or(due);
     }
 
     fn send(&mut self, from: End, octets: &[u8]) {

@@ -134,6 +134,8 @@ fn policy(refuse: Option<Cidr>, prepend: Vec<Asn>) -> Arc<Policy> {
 fn build(seed: u64) -> (Net, Model) {
     let mut rng = Rng(seed.wrapping_mul(77));
     let mut net = Net::new(seed);
+    // Few prefixes: with small slices changes of the table are under way while others come.
+    net.slice = [None, Some(1), Some(2), Some(5)][rng.below(4)];
     let mut links = BTreeMap::new();
     let ases = 1 + rng.below(4) as u32;
     let mut all: Vec<Vec<usize>> = Vec::new();
