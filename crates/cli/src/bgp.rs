@@ -302,10 +302,21 @@ fn peers(all: &[Value], wide: bool) -> Vec<Vec<String>> {
             "faults",
         ]);
     }
+    // Most have none.
+    let watched = all.iter().any(|p| p.get("bfd").is_some());
+    if watched {
+        names.push("BFD");
+    }
     names.push("LAST ERROR");
-    fields.push("lastError");
     let mut rows = vec![head(&names)];
-    rows.extend(all.iter().map(|p| texts(p, &fields)));
+    rows.extend(all.iter().map(|p| {
+        let mut row = texts(p, &fields);
+        if watched {
+            row.push(p.get("bfd").map_or_else(String::new, |b| text(b, "state")));
+        }
+        row.push(text(p, "lastError"));
+        row
+    }));
     rows
 }
 

@@ -78,6 +78,11 @@ impl Applied {
         each.filter_map(|(i, p)| Some((at(p)?.id, i))).collect()
     }
 
+    /// The number in the router of the peer at an address and port.
+    pub(crate) fn id_at(&self, address: IpAddr, port: u16) -> Option<PeerId> {
+        self.sessions.get(&(address, port)).map(|s| s.id)
+    }
+
     pub(crate) fn name_of(&self, id: PeerId) -> &str {
         self.names
             .get(&id)
@@ -227,6 +232,7 @@ impl Engine {
         self.kernel_follows(&plan);
         self.sessions(&plan, now);
         self.applied.plan = plan;
+        self.watch_paths(now);
         self.announce_all();
     }
 
@@ -242,7 +248,7 @@ impl Engine {
         })
     }
 
-    fn listen_at(&self, speaker: &Speaker) -> Vec<SocketAddr> {
+    pub(crate) fn listen_at(&self, speaker: &Speaker) -> Vec<SocketAddr> {
         if let Some(l) = &self.settings.listen {
             return l.clone();
         }
@@ -262,6 +268,7 @@ impl Engine {
             self.remove(&s, now);
         }
         self.flush(now);
+        self.watch_paths(now);
         self.router = None;
         self.forget_kernel();
         self.applied.announced.clear();

@@ -4,6 +4,7 @@
 //! has come in was taken, so that they are full.
 
 use crate::apply::Applied;
+use crate::bfd::Bfd;
 use crate::conns::{Conn, Phase, Wrote};
 use crate::handle::{Command, Handle, Inbox, Watch};
 use crate::kernel::{Change, Local, Order, Policy, Report, Worker};
@@ -108,6 +109,8 @@ pub struct View<'a> {
     pub router: Option<&'a Router>,
     /// The number of each peer of the plan in the router, in the plan's order.
     pub ids: &'a [(PeerId, usize)],
+    /// The paths that are watched.
+    pub bfd: &'a Bfd,
     /// What stands in the way of speaking, such as a listener that cannot be had.
     pub troubles: &'a [String],
 }
@@ -126,6 +129,7 @@ pub(crate) struct Engine {
     inbox: Inbox,
     pub(crate) world: World,
     pub(crate) applied: Applied,
+    pub(crate) bfd: Bfd,
     pub(crate) router: Option<Router>,
     listeners: Vec<Listener>,
     conns: Vec<Option<Conn>>,
@@ -196,6 +200,7 @@ impl Engine {
         };
         let this = Self {
             applied: Applied::new(world.plan()),
+            bfd: Bfd::new(handle.reporter(), settings.seed),
             settings,
             poll,
             waker,
@@ -278,6 +283,7 @@ impl Engine {
                         world: &self.world,
                         plan: &self.applied.plan,
                         router: self.router.as_ref(),
+                        bfd: &self.bfd,
                         ids: &self.applied.ids(),
                         troubles: &[&self.troubles[..], &self.kernel_troubles[..]].concat(),
                     });
@@ -289,6 +295,7 @@ impl Engine {
                     }
                 }
                 Command::Watch(watch) => self.watches.push(watch),
+                Command::PathsFailed(failed) => self.paths_failed(&failed, now),
                 Command::Kernel(report) => self.kernel_says(report),
                 Command::Stop(how) => self.stop = Some(how),
             }
@@ -500,6 +507,11 @@ impl Engine {
                 }
             }
             Report::Locals(changes) => {
+                let links = changes
+                    .iter()
+                    .any(|(_, l)| l.as_ref().is_none_or(|l| l.connected));
+                // How far away the watched are may have changed.
+                self.dirty |= links && self.reach_matters();
                 for (prefix, local) in changes {
                     match local {
                         Some(l) => drop(self.locals.insert(prefix, l)),
@@ -751,6 +763,7 @@ impl Engine {
     }
 
     fn end(&mut self) {
+        self.bfd.leave(Instant::now());
         let Some(Stop::Shutdown(text)) = self.stop.take() else {
             return;
         };

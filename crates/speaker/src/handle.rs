@@ -2,6 +2,7 @@
 //!
 //! Promises: handing something in never blocks; looking waits for the loop, for one round at most.
 
+use crate::bfd::Failed;
 use crate::engine::{Engine, Settings, Stop, View};
 use crate::kernel::Report;
 use crate::poll::Waker;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Act(Act),
     Watch(Watch),
     Kernel(Report),
+    PathsFailed(Vec<Failed>),
     Stop(Stop),
 }
 
@@ -41,6 +43,12 @@ impl Reporter {
     pub(crate) fn report(&self, report: Report) {
         // Without a loop there is nobody to tell.
         let _ = self.0.send(Command::Kernel(report));
+    }
+}
+
+impl Reporter {
+    pub(crate) fn paths_failed(&self, failed: Vec<Failed>) {
+        let _ = self.0.send(Command::PathsFailed(failed));
     }
 }
 

@@ -7,6 +7,7 @@
 //! Never: decides about routes (`bgp` does) or about who is a peer (`peering` does).
 
 mod apply;
+mod bfd;
 mod command;
 mod conns;
 mod control;
@@ -21,6 +22,7 @@ mod mrt;
 mod poll;
 mod sockets;
 
+pub use crate::bfd::{Bfd, BfdReport};
 pub use command::{SpeakerArgs, main};
 pub use control::{Control, ControlError, DIRECTORY, readiness};
 pub use engine::{Kernel, Settings, View};

@@ -3,6 +3,7 @@
 //! Promises: a page is made from one look at the speaker, which waits for one round of it at most; a
 //! speaker that has ended gives no numbers rather than old ones.
 
+use crate::bfd::BfdReport;
 use crate::control::{History, PeerReport, collect_peers};
 use crate::handle::Handle;
 use bgp::router::Size;
@@ -12,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Adds them to a registry.
@@ -134,13 +136,15 @@ impl Collector for Collected {
         let looked = self.speaker.look(move |v| {
             let size = v.router.map(bgp::router::Router::size);
             let troubles = v.troubles.len() + v.plan.faults.len();
+            let dropped = v.bfd.dropped();
             (
                 collect_peers(v, &history),
                 size.unwrap_or_default(),
                 troubles,
+                dropped,
             )
         });
-        let Ok((peers, size, troubles)) = looked else {
+        let Ok((peers, size, troubles, dropped)) = looked else {
             return Ok(());
         };
         for m in &OF_ALL {
@@ -163,8 +167,86 @@ impl Collector for Collected {
                 }
             }
         }
-        Ok(())
+        watched(&mut encoder, &peers, &dropped)
     }
+}
+
+/// One number of each path that BFD watches.
+struct OfPath {
+    name: &'static str,
+    help: &'static str,
+    counts: bool,
+    of: fn(&BfdReport) -> u64,
+}
+
+const OF_PATHS: [OfPath; 5] = [
+    OfPath {
+        name: "manx_bfd_up",
+        help: "Whether both ends of the path hear each other",
+        counts: false,
+        of: |b| u64::from(b.state == bfd::State::Up),
+    },
+    OfPath {
+        name: "manx_bfd_ups",
+        help: "How often the path came up",
+        counts: true,
+        of: |b| b.ups,
+    },
+    OfPath {
+        name: "manx_bfd_failures",
+        help: "How often the path was up and failed",
+        counts: true,
+        of: |b| b.failures,
+    },
+    OfPath {
+        name: "manx_bfd_packets_received",
+        help: "Packets from the far end",
+        counts: true,
+        of: |b| b.received,
+    },
+    OfPath {
+        name: "manx_bfd_packets_sent",
+        help: "Packets sent to the far end",
+        counts: true,
+        of: |b| b.sent,
+    },
+];
+
+/// What is counted of BFD; nothing where nothing is watched.
+fn watched(
+    encoder: &mut DescriptorEncoder<'_>,
+    peers: &[PeerReport],
+    dropped: &BTreeMap<&'static str, u64>,
+) -> fmt::Result {
+    let paths = peers.iter().filter_map(|p| Some((p, p.bfd.as_ref()?)));
+    let paths: Vec<_> = paths.collect();
+    for m in OF_PATHS.iter().filter(|_| !paths.is_empty()) {
+        let kind = match m.counts {
+            true => MetricType::Counter,
+            false => MetricType::Gauge,
+        };
+        let mut family = encoder.encode_descriptor(m.name, m.help, None, kind)?;
+        for (p, bfd) in &paths {
+            let labels = [("peer", p.name.clone())];
+            let one = family.encode_family(&labels)?;
+            match m.counts {
+                true => ConstCounter::new((m.of)(bfd)).encode(one)?,
+                false => ConstGauge::new(signed((m.of)(bfd))).encode(one)?,
+            }
+        }
+    }
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let help = "Packets of BFD that were not taken, by reason";
+    let counter = MetricType::Counter;
+    let mut family = encoder.encode_descriptor("manx_bfd_packets_dropped", help, None, counter)?;
+    for (reason, n) in dropped {
+        let labels = [("reason", *reason)];
+        let one = family.encode_family(&labels)?;
+        ConstCounter::new(*n).encode(one)?;
+    }
+    Ok(())
 }
 
 fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, n: usize) -> fmt::Result {

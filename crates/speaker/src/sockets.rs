@@ -26,7 +26,7 @@ pub struct SocketError {
     pub cause: io::Error,
 }
 
-fn failed(
+pub(crate) fn failed(
     operation: &'static str,
     at: impl ToString,
 ) -> impl FnOnce(rustix::io::Errno) -> SocketError {
@@ -218,7 +218,7 @@ fn storage(addr: IpAddr) -> libc::sockaddr_storage {
     out
 }
 
-fn set_int(fd: &OwnedFd, level: i32, option: i32, value: i32) -> rustix::io::Result<()> {
+pub(crate) fn set_int(fd: &OwnedFd, level: i32, option: i32, value: i32) -> rustix::io::Result<()> {
     set_raw(fd, level, option, &value)
 }
 

@@ -31,6 +31,7 @@ const PROTOCOL_DETAILS: u16 = 1006;
 const ROUTE: u16 = 1007;
 const ROUTE_TYPE: u16 = 1008;
 const UPTIME: u16 = 1011;
+const BFD: u16 = 1020;
 const ATTRIBUTES: u16 = 1012;
 const PROTOCOL_HEAD: u16 = 2002;
 const NO_NETWORK: u16 = 8001;
@@ -86,13 +87,14 @@ pub(super) fn answer(
             server.bird_protocols(family, Some(name), true, &mut to)
         }
         ["show", "protocols", name] => server.bird_protocols(family, Some(name), false, &mut to),
+        ["show", "bfd", "sessions"] => server.bird_bfd(family, &mut to),
         ["show", "route", rest @ ..] => match Wanted::parse(rest) {
             Ok(wanted) => server.bird_routes(family, wanted, &mut to),
             Err(why) => to.end(SYNTAX, &why),
         },
         _ => to.end(
             SYNTAX,
-            "syntax error; known are: show status, show protocols [all] [NAME], show route \
+            "syntax error; known are: show status, show protocols [all] [NAME], show bfd sessions, show route \
              [[for] PREFIX] [all] [primary] [count] [protocol NAME] [export NAME]",
         ),
     }
@@ -240,6 +242,33 @@ impl Server {
         to.end(0, "")
     }
 
+    fn bird_bfd<W: Write>(&self, family: Family, to: &mut Reply<'_, W>) -> io::Result<()> {
+        let now = SystemTime::now();
+        let peers = self.peers()?;
+        let of_family = peers.iter().filter(|p| p.family() == family);
+        let watched: Vec<_> = of_family
+            .filter_map(|p| Some((p, p.bfd.as_ref()?)))
+            .collect();
+        if watched.is_empty() {
+            return to.end(NO_PROTOCOL, "There is no BFD protocol running");
+        }
+        let row = |ip: &str, state: &str, since: &str, interval: &str, timeout: &str| {
+            let interface = if ip == HEAD { "Interface" } else { "---" };
+            format!("{ip:<25} {interface:<10} {state:<10} {since:<10}  {interval:>8} {timeout:>8}")
+        };
+        to.line(BFD, "bfd1:")?;
+        to.line(BFD, &row(HEAD, "State", "Since", "Interval", "Timeout"))?;
+        for (p, bfd) in watched {
+            let seconds =
+                |t: Option<Duration>| format!("{:.3}", t.unwrap_or_default().as_secs_f64());
+            let (interval, timeout) = (seconds(Some(bfd.interval)), seconds(bfd.detection));
+            let (ip, since) = (p.peer.address.to_string(), shown(bfd.since(), now));
+            let state = bfd.state.to_string();
+            to.line(BFD, &row(&ip, &state, &since, &interval, &timeout))?;
+        }
+        to.end(0, "")
+    }
+
     fn bird_routes<W: Write>(
         &self,
         family: Family,
@@ -302,6 +331,9 @@ impl Server {
         }
     }
 }
+
+/// The first column of sessions of BFD.
+const HEAD: &str = "IP address";
 
 /// Our own routes, as Calico's configuration of BIRD calls them.
 const STATIC: &str = "static1";
@@ -375,6 +407,9 @@ fn details(p: &PeerReport) -> Vec<String> {
             out.push(format!("    Source address:   {source}"));
         }
         out.push(format!("    Hold timer:       {}", n.hold_time));
+    }
+    if let Some(bfd) = &p.bfd {
+        out.push(format!("    BFD:              {}", bfd.state));
     }
     if let Some(error) = s.last_error.as_ref().filter(|_| !p.is_up()) {
         out.push(format!("    Last error:       {error}"));

@@ -1,6 +1,7 @@
 //! What there is to say about peers.
 
 use super::history::History;
+use crate::bfd::BfdReport;
 use crate::engine::View;
 use bgp::fsm::State;
 use bgp::rib::PeerId;
@@ -19,6 +20,8 @@ pub(crate) struct PeerReport {
     pub peer: Peer,
     /// Its session; `None`: it stays down, for one of the speaker's troubles.
     pub status: Option<PeerStatus>,
+    /// What watches the path to it; `None`: nothing does.
+    pub bfd: Option<BfdReport>,
     /// Since when it is up, or not.
     pub since: SystemTime,
     /// Sessions that have ended.
@@ -71,6 +74,7 @@ pub(crate) fn collect(view: &View<'_>, history: &History) -> Vec<PeerReport> {
         PeerReport {
             peer: peer.clone(),
             status: id.and_then(|id| view.router?.peer_status(id)),
+            bfd: view.bfd.report(peer),
             since: past.since,
             flaps: past.flaps,
             faults: past.faults,

@@ -4,6 +4,7 @@
 
 use super::history::{Noted, What};
 use super::peers::{PeerReport, names};
+use crate::bfd::BfdReport;
 use crate::engine::View;
 use bgp::attr::Attributes;
 use bgp::rib::PeerId;
@@ -107,6 +108,8 @@ pub(super) struct PeerJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     router_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    bfd: Option<BfdJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_error: Option<String>,
     families: Vec<&'static str>,
     capabilities: Vec<&'static str>,
@@ -121,6 +124,54 @@ pub(super) struct PeerJson {
     faults: u64,
     notifications_sent: u64,
     notifications_received: u64,
+}
+
+/// What watches the path to a peer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BfdJson {
+    state: String,
+    since: String,
+    /// `single` or `multi`.
+    hops: &'static str,
+    /// Why it last went down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diagnostic: Option<String>,
+    remote_state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_diagnostic: Option<String>,
+    discriminator: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_discriminator: Option<u32>,
+    interval: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detection_time: Option<String>,
+    ups: u64,
+    failures: u64,
+    packets_received: u64,
+    packets_sent: u64,
+}
+
+impl From<&BfdReport> for BfdJson {
+    fn from(r: &BfdReport) -> Self {
+        let why = |d: bfd::Diagnostic| (d != bfd::Diagnostic::None).then(|| d.to_string());
+        Self {
+            state: r.state.to_string(),
+            since: time(r.since()),
+            hops: if r.single_hop { "single" } else { "multi" },
+            diagnostic: why(r.diagnostic),
+            remote_state: r.remote_state.to_string(),
+            remote_diagnostic: why(r.remote_diagnostic),
+            discriminator: r.discriminator,
+            remote_discriminator: r.remote_discriminator,
+            interval: format!("{:?}", r.interval),
+            detection_time: r.detection.map(|t| format!("{t:?}")),
+            ups: r.ups,
+            failures: r.failures,
+            packets_received: r.received,
+            packets_sent: r.sent,
+        }
+    }
 }
 
 /// What both sides understand, in BIRD's words.
@@ -161,6 +212,7 @@ impl From<&PeerReport> for PeerJson {
             password: r.peer.password.is_some(),
             ttl_security: r.peer.ttl_security,
             router_id: s.and_then(|s| s.router_id).map(|id| id.to_string()),
+            bfd: r.bfd.as_ref().map(Into::into),
             last_error: s.and_then(|s| s.last_error.clone()),
             families: Family::BOTH
                 .into_iter()
