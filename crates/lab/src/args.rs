@@ -100,8 +100,8 @@ pub struct FileArgs {
 /// Arguments of `exec`.
 #[derive(Debug, ClapArgs)]
 pub struct ExecArgs {
-    /// NAMESPACE/POD, node/NAME or host/NAME; the bare name of a pod in `default`, a node or
-    /// a host will do too
+    /// NAMESPACE/POD, node/NAME, host/NAME or router; the bare name of a pod in `default`, a node
+    /// or a host will do too
     pub target: String,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

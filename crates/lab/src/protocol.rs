@@ -229,8 +229,34 @@ pub(crate) struct Status {
     pub hosts: Vec<(String, Vec<IpAddr>)>,
     /// Pods by namespace and name.
     pub pods: Vec<PodStatus>,
+    /// BGP sessions.
+    pub sessions: Vec<SessionStatus>,
     /// What is less than it should be.
     pub warnings: Vec<String>,
+}
+
+/// A BGP session, as one of its ends sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionStatus {
+    /// Whose word it is: a node's name, or `router`.
+    pub speaker: String,
+    /// The other end; empty if it is none of the lab's.
+    pub peer: String,
+    /// The address of the other end.
+    pub address: IpAddr,
+    /// BGP's state (RFC 4271, section 8.2.2): `Established` carries routes.
+    pub state: String,
+    /// The last error, if there was one.
+    pub reason: String,
+    /// Routes that the other end has announced.
+    pub routes: u32,
+}
+
+impl SessionStatus {
+    /// Whether it carries routes.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == "Established"
+    }
 }
 
 /// A node.

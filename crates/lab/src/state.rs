@@ -12,6 +12,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// The fabric's router: its name among ends, and its directory.
+pub(crate) const ROUTER: &str = "router";
+
 /// What can be wrong with the directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
@@ -98,6 +101,14 @@ impl Dir {
     /// A node's own directory.
     pub(crate) fn node(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// Where the BGP speaker of a node, or of the router, has its control sockets.
+    pub(crate) fn bgp(&self, name: &str) -> PathBuf {
+        match name {
+            ROUTER => self.node(ROUTER),
+            node => self.node(node).join("run"),
+        }
     }
 
     /// A node's agent socket, for its CNI plugin.

@@ -17,6 +17,7 @@ mod up;
 
 use crate::args::{Args, Command, ExecArgs};
 use crate::protocol::{Request, Response};
+use crate::state::ROUTER;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use handle::Handle;
@@ -113,7 +114,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
 /// An end as `exec` and `routes` take it: also the bare name of a node, a host or a pod of
 /// the default namespace.
 fn target(handle: &Handle, text: &str) -> Result<End, Failure> {
-    if text == "fabric" {
+    if text == "fabric" || text == ROUTER {
         return Ok(End::Fabric);
     }
     if text.contains('/') {

@@ -9,6 +9,8 @@
 use crate::args::FileArgs;
 use crate::command::handle::{Handle, unexpected};
 use crate::command::{Failure, note, say};
+use crate::holder::bgp;
+use crate::holder::router::learns;
 use crate::protocol::{PodRef, PodStatus, Request, Response};
 use crate::state::Dir;
 use api::{Resource, ResourceKind, parse_documents};
@@ -221,7 +223,12 @@ fn is_fixed(r: &Resource) -> bool {
 
 fn base(spec: &Spec) -> Result<Vec<Resource>, Failure> {
     let mut all = Vec::new();
-    for value in scenario::cluster::base_objects(spec) {
+    let mut values = scenario::cluster::base_objects(spec);
+    if learns(spec) {
+        let plan = spec.plan().map_err(|e| Failure::input(e.to_string()))?;
+        values.extend(bgp::objects(&plan));
+    }
+    for value in values {
         for parsed in parse_documents(&value.to_string(), "the lab's own objects") {
             let (r, _) = parsed.map_err(|e| Failure::new(e.to_string()))?;
             all.push(r);

@@ -7,7 +7,7 @@
 use crate::args::CaptureArgs;
 use crate::command::handle::Handle;
 use crate::command::{Failure, note, say, target};
-use crate::protocol::{Request, Status};
+use crate::protocol::{Request, SessionStatus, Status};
 use std::process::ExitCode;
 
 /// `manx lab status`.
@@ -70,10 +70,34 @@ fn text(s: &Status) -> String {
         }
         out.push_str(&format!("\n{}", table(&rows)));
     }
+    if !s.sessions.is_empty() {
+        out.push_str(&format!("\n{}", table(&sessions(&s.sessions))));
+    }
     for w in &s.warnings {
         out.push_str(&format!("\nwarning: {w}\n"));
     }
     out
+}
+
+fn sessions(all: &[SessionStatus]) -> Vec<Vec<String>> {
+    let head = ["BGP OF", "PEER", "ADDRESS", "STATE", "ROUTES", "REASON"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for s in all {
+        rows.push(vec![
+            s.speaker.clone(),
+            s.peer.clone(),
+            s.address.to_string(),
+            s.state.clone(),
+            s.routes.to_string(),
+            // Of one that is up, it tells of something that is over.
+            if s.is_up() {
+                String::new()
+            } else {
+                s.reason.clone()
+            },
+        ]);
+    }
+    rows
 }
 
 /// Columns as wide as their widest cell; empty cells are dashes.

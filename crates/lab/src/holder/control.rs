@@ -5,12 +5,13 @@
 //!
 //! Never: trusts that a caller stays: what it began ends with it.
 
+use crate::holder::router::Missing;
 use crate::holder::{Lab, exec, probe, settle, sniff};
 use crate::protocol::{Checked, Connection, Outcome, Request, Response, receive_with_fds};
 use crate::routes;
 use net::{Family, IfIndex};
 use scenario::{Check, Flow};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,6 +22,10 @@ use tokio::task::JoinHandle;
 
 /// Probes under way at a time: each has a few sockets.
 const PARALLEL: usize = 256;
+
+/// For the fabric to learn the ways to pods that have just come: with BGP a matter of milliseconds,
+/// unless somebody has forbidden it.
+const LEARNED: Duration = Duration::from_secs(2);
 
 /// Serves until told to end.
 pub(super) fn serve(lab: &Arc<Lab>, listener: &UnixListener) {
@@ -79,7 +84,9 @@ fn handle(
             let late = match marker {
                 Some(m) => {
                     let m = m.parse().map_err(|e| format!("marker {m}: {e}"))?;
-                    settle::wait(&lab.nodes, m, deadline)
+                    let mut late = settle::wait(&lab.nodes, m, deadline);
+                    late.extend(unlearned(lab)?);
+                    late
                 }
                 None => Vec::new(),
             };
@@ -104,8 +111,12 @@ fn handle(
             let ns = found
                 .ns
                 .ok_or_else(|| format!("{target} has no namespace here"))?;
-            let node = found.node.as_deref();
-            let code = exec::run(lab, &ns, node, &argv, &env, &cwd, fds, connection)?;
+            let own = match (&target, found.node) {
+                (scenario::End::Fabric, _) => lab.router.environment(),
+                (_, Some(node)) => node.env.clone(),
+                _ => BTreeMap::new(),
+            };
+            let code = exec::run(lab, &ns, &own, &argv, &env, &cwd, fds, connection)?;
             Response::Exit(code)
         }
         Request::Capture { count, for_ms } => {
@@ -127,7 +138,10 @@ fn handle(
         }
         Request::WaitPods { pods, timeout_ms } => {
             let deadline = Instant::now() + Duration::from_millis(timeout_ms);
-            Response::Late(lab.kubelet.wait(&pods, deadline))
+            let late = lab.kubelet.wait(&pods, deadline);
+            // Who waits for a pod wants to reach it. What stays missing is shown by `status`.
+            unlearned(lab)?;
+            Response::Late(late)
         }
         Request::Down => {
             // SAFETY: the kernel ends all else with process 1; nothing needs saving.
@@ -135,6 +149,13 @@ fn handle(
         }
     };
     Ok(Some(response))
+}
+
+/// The ways to pods that the fabric should have learned and has not, for people.
+fn unlearned(lab: &Lab) -> Result<Vec<String>, String> {
+    let missing = lab.router.wait_learned(Instant::now() + LEARNED)?;
+    let name = |m: &Missing| format!("router (no route to {} through {})", m.dst, m.node);
+    Ok(missing.iter().map(name).collect())
 }
 
 fn probes(lab: &Arc<Lab>, flows: Vec<Flow>, patience: Duration) -> Vec<Outcome> {

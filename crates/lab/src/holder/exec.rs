@@ -6,12 +6,12 @@
 //! Never: interprets the command.
 
 use crate::holder::Lab;
-use crate::holder::node::Node;
 use crate::protocol::Connection;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use netlink::netns::NetNs;
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -25,14 +25,14 @@ fn decode(text: &str) -> Result<OsString, String> {
         .map_err(|e| format!("bad argument: {e}"))
 }
 
-/// Runs a program to its end. The result is as a shell counts: 128 + signal.
+/// Runs a program to its end; `own` is what its target adds to the environment. The result is as a shell counts: 128 + signal.
 ///
 /// # Errors
 /// If it cannot be started.
 pub(super) fn run(
     lab: &Lab,
     ns: &NetNs,
-    node: Option<&Node>,
+    own: &BTreeMap<String, String>,
     argv: &[String],
     env: &[(String, String)],
     cwd: &str,
@@ -60,9 +60,7 @@ pub(super) fn run(
     command
         .env("DATASTORE_TYPE", "embedded")
         .env("MANX_STORE", lab.dir.store());
-    if let Some(node) = node {
-        command.envs(&node.env);
-    }
+    command.envs(own);
     if std::path::Path::new(cwd).is_dir() {
         command.current_dir(cwd);
     }

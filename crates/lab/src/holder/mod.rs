@@ -7,6 +7,7 @@
 //!
 //! Never: keeps anything outside the lab's directory and its own namespaces.
 
+pub(crate) mod bgp;
 mod children;
 mod cni;
 mod control;
@@ -15,7 +16,7 @@ mod fabric;
 mod kubelet;
 mod node;
 mod probe;
-mod router;
+pub(crate) mod router;
 mod sctp;
 mod servers;
 mod services;
@@ -49,6 +50,8 @@ use std::time::{Duration, Instant};
 
 /// Longer than an agent needs on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
+/// A call that found nobody is made again after five seconds; twice, and time to be busy.
+const SESSION_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a lab could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,7 @@ struct Lab {
     dir: Dir,
     fabric: Arc<NetNs>,
     hosts: Vec<Place>,
+    router: router::Router,
     nodes: Vec<Arc<Node>>,
     kubelet: Arc<Kubelet>,
     servers: Arc<Servers>,
@@ -176,7 +180,10 @@ fn build(
         .build()?;
     let store: Arc<dyn Store> = Arc::new(datastore::embedded::Store::open(dir.store())?);
     let fabric = Fabric::build(&spec, &plan)?;
+    let fabric_ns = Arc::new(fabric.ns);
     let cni = Arc::new(cni::Runtime::new(dir, &exe)?);
+    // Before the nodes: who calls and finds nobody waits for seconds.
+    let speaker = start_speaker(&spec, &plan, &fabric_ns, dir, &children, &exe)?;
     let nodes = start_nodes(&spec, &plan, dir, fabric.nodes, &children, &cni, &exe)?;
     let servers = Arc::new(Servers::new(runtime.handle().clone()));
     let kubelet = Kubelet::start(
@@ -195,9 +202,15 @@ fn build(
         Arc::clone(&kubelet),
         Arc::clone(&servers),
     );
-    let fabric_ns = Arc::new(fabric.ns);
-    router::start(&fabric_ns, &nodes, Arc::clone(&store), runtime.handle())?;
+    let router = router::Router::start(
+        &fabric_ns,
+        &plan,
+        speaker,
+        Arc::clone(&store),
+        runtime.handle(),
+    )?;
     wait_for(&nodes, ready)?;
+    wait_for_sessions(&router, ready)?;
     let listener = UnixListener::bind(dir.control())?;
     let warnings = cni
         .missing
@@ -209,6 +222,7 @@ fn build(
         dir: dir.clone(),
         fabric: fabric_ns,
         hosts: fabric.hosts,
+        router,
         nodes,
         kubelet,
         servers,
@@ -245,6 +259,40 @@ fn wait_for(nodes: &[Arc<Node>], ready: &mut File) -> Result<(), BuildError> {
         node.wait_ready(deadline).map_err(BuildError::Node)?;
         let _ = writeln!(ready, "progress {} is ready", node.name);
     }
+    Ok(())
+}
+
+/// Starts the router's speaker where the fabric is to learn the ways to pods, and waits until it
+/// answers.
+fn start_speaker(
+    spec: &Spec,
+    plan: &Plan,
+    fabric: &NetNs,
+    dir: &Dir,
+    children: &Arc<children::Children>,
+    exe: &Path,
+) -> Result<Option<Arc<bgp::Speaker>>, BuildError> {
+    if !router::learns(spec) {
+        return Ok(None);
+    }
+    bgp::address(&mut link::Handle::open_in(fabric)?, spec.families)?;
+    let ns = fabric.try_clone()?;
+    let children = Arc::clone(children);
+    let speaker = bgp::Speaker::start(ns, plan, spec.families, dir, children, exe.to_owned())?;
+    speaker.wait_answer(Instant::now() + NODE_PATIENCE)?;
+    Ok(Some(speaker))
+}
+
+/// Waits until the router's sessions with all nodes are up.
+fn wait_for_sessions(router: &router::Router, ready: &mut File) -> Result<(), BuildError> {
+    let Some(speaker) = &router.speaker else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + SESSION_PATIENCE;
+    let up = speaker
+        .wait_up(deadline)
+        .map_err(|why| BuildError::Node(format!("{why}{}", speaker.last_words())))?;
+    let _ = writeln!(ready, "progress BGP: {up} sessions of the router are up");
     Ok(())
 }
 
@@ -370,6 +418,15 @@ impl Lab {
             let asked: Vec<_> = self.nodes.iter().map(|n| s.spawn(|| n.status())).collect();
             asked.into_iter().filter_map(|t| t.join().ok()).collect()
         });
+        let mut warnings = self.warnings.clone();
+        let sessions = match self.router.speaker.as_ref().map(|s| s.sessions()) {
+            Some(Ok(all)) => all,
+            Some(Err(why)) => {
+                warnings.push(why);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
         Status {
             name: self.spec.name.clone(),
             topology: format!("{:?}", self.spec.topology).to_lowercase(),
@@ -380,7 +437,8 @@ impl Lab {
                 .map(|h| (h.name.clone(), h.addresses.clone()))
                 .collect(),
             pods: self.kubelet.statuses(),
-            warnings: self.warnings.clone(),
+            sessions,
+            warnings,
         }
     }
 }

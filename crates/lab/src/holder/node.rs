@@ -12,7 +12,7 @@ use crate::protocol::NodeStatus;
 use crate::state::Dir;
 use net::Family;
 use netlink::netns::NetNs;
-use scenario::plan::{NodePlan, Spec};
+use scenario::plan::{Encapsulation, NodePlan, Spec};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -203,14 +203,7 @@ impl Node {
     }
 
     fn last_words(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = &lines[lines.len().saturating_sub(5)..];
-        if last.is_empty() {
-            String::new()
-        } else {
-            format!("\n  {}", last.join("\n  "))
-        }
+        last_words(&self.log)
     }
 
     /// As it is now.
@@ -233,6 +226,18 @@ impl Node {
     }
 }
 
+/// The last lines of a log, to go behind an error.
+pub(super) fn last_words(log: &Path) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let last = &lines[lines.len().saturating_sub(5)..];
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("\n  {}", last.join("\n  "))
+    }
+}
+
 /// What of the caller's environment an agent sees: nothing that would change where it
 /// stores or what it is called.
 pub(super) fn passes(name: &str) -> bool {
@@ -241,6 +246,15 @@ pub(super) fn passes(name: &str) -> bool {
         "PATH" | "HOME" | "LANG" | "TERM" | "RUST_LOG" | "RUST_BACKTRACE"
     ) || name.starts_with("FELIX_")
         || name.starts_with("MANX_AGENT_")
+}
+
+/// Who tells nodes the ways to each other's pods: BGP where nothing travels in tunnels, as with
+/// Calico's own set-ups.
+const fn backend(spec: &Spec) -> &'static str {
+    match spec.encapsulation {
+        Encapsulation::None | Encapsulation::Ipip | Encapsulation::IpipCrossSubnet => "bird",
+        Encapsulation::Vxlan | Encapsulation::VxlanCrossSubnet => "vxlan",
+    }
 }
 
 fn environment(spec: &Spec, dir: &Dir, plan: &NodePlan) -> BTreeMap<String, String> {
@@ -259,7 +273,15 @@ fn environment(spec: &Spec, dir: &Dir, plan: &NodePlan) -> BTreeMap<String, Stri
             text("CALICO_NODENAME_FILE"),
             home.join("lib/nodename").display().to_string(),
         ),
-        (text("CALICO_NETWORKING_BACKEND"), text("vxlan")),
+        (text("CALICO_NETWORKING_BACKEND"), text(backend(spec))),
+        (
+            text("MANX_BGP_DIR"),
+            dir.bgp(&plan.name).display().to_string(),
+        ),
+        (
+            text("MANX_BGP_SOCKET"),
+            dir.bgp(&plan.name).join("bgp.ctl").display().to_string(),
+        ),
         (text("CLUSTER_TYPE"), text("k8s,lab")),
         // The lab makes the pools itself, before the first node starts.
         (text("NO_DEFAULT_POOLS"), text("true")),

@@ -1,124 +1,210 @@
-//! The fabric's knowledge of pods: what a data centre's routers learn from the nodes.
+//! The fabric's ways to pods.
 //!
-//! Promises: routes to the blocks of pools without encapsulation, through the node that each
-//! block belongs to, and to borrowed addresses through the node that has them; so outside
-//! hosts reach pods, and a routed fabric carries pod traffic.
+//! Promises: a routed fabric of a lab without encapsulation learns them from the nodes by BGP and has
+//! none of its own. Any other lab, whose nodes tell nobody, gets what a border would have: routes to
+//! the blocks of pools without encapsulation, through the node that each block belongs to, and to
+//! borrowed addresses through the node that has them; so outside hosts reach pods.
 //!
 //! Never: knows a way to pods that are encapsulated: a missing tunnel must show.
 
+use crate::holder::bgp::{Cluster, Speaker};
 use crate::holder::fabric;
-use crate::holder::node::Node;
 use datastore::{Event, Store, StoreError};
 use model::{Encap, Update};
 use net::{Cidr, Family, IfIndex};
 use netlink::NetlinkError;
 use netlink::netns::NetNs;
-use std::collections::BTreeMap;
+use scenario::plan::{NodePlan, Plan, Spec, Topology};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
+const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
+const BGP: &str = "/calico/resources/v3/projectcalico.org/bgpconfigurations/";
 const BLOCKS: &str = "/calico/ipam/v2/assignment/";
+const FOLLOWED: [&str; 4] = [POOLS, BLOCKS, NODES, BGP];
 
-/// Keeps the fabric's routes up to date from now on.
-///
-/// # Errors
-/// If the fabric cannot be reached.
-pub(super) fn start(
-    ns: &Arc<NetNs>,
-    nodes: &[Arc<Node>],
-    store: Arc<dyn Store>,
-    runtime: &tokio::runtime::Handle,
-) -> Result<(), NetlinkError> {
-    let mut router = Router {
-        routes: route::Handle::open_in(ns)?,
-        links: link::Handle::open_in(ns)?,
-        nodes: nodes.to_vec(),
-        known: BTreeMap::new(),
-        installed: BTreeMap::new(),
-    };
-    runtime.spawn(async move {
-        loop {
-            if let Err(e) = router.follow(store.as_ref()).await {
-                eprintln!("routes of the fabric: {e}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    });
-    Ok(())
+/// How often the kernel is asked for a route that is under way: BGP tells the lab nothing.
+const ASK_EVERY: Duration = Duration::from_millis(3);
+
+/// Whether the nodes' agents speak BGP.
+const NODES_SPEAK: bool = true;
+
+/// Whether the fabric of a lab learns the ways to pods by BGP.
+pub(crate) fn learns(spec: &Spec) -> bool {
+    NODES_SPEAK
+        && spec.topology == Topology::Routed
+        && spec.encapsulation == scenario::plan::Encapsulation::None
 }
 
-struct Router {
-    routes: route::Handle,
-    links: link::Handle,
-    nodes: Vec<Arc<Node>>,
-    /// What each store key means; an object that cannot be read means nothing.
-    known: BTreeMap<String, Vec<Update>>,
-    installed: BTreeMap<Cidr, IpAddr>,
+/// The router of a fabric.
+pub(super) struct Router {
+    ns: Arc<NetNs>,
+    plan: Plan,
+    store: Arc<dyn Store>,
+    runtime: tokio::runtime::Handle,
+    /// Its BGP speaker, if it has one.
+    pub speaker: Option<Arc<Speaker>>,
+}
+
+/// A way that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// To what.
+    pub dst: Cidr,
+    /// Through which node.
+    pub node: String,
 }
 
 impl Router {
-    async fn follow(&mut self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut entries = Vec::new();
-        let mut from = store
-            .list_each(&[POOLS, BLOCKS], &mut |e| entries.push(e))
-            .await?;
-        self.known.clear();
-        for e in entries {
-            self.learn(&e.key, Some(&e.value));
-        }
-        self.install();
-        loop {
-            let mut watch = store.watch(&[POOLS, BLOCKS], from).await?;
+    /// Keeps the fabric's routes up to date from now on.
+    ///
+    /// # Errors
+    /// If the fabric cannot be reached.
+    pub(super) fn start(
+        ns: &Arc<NetNs>,
+        plan: &Plan,
+        speaker: Option<Arc<Speaker>>,
+        store: Arc<dyn Store>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, NetlinkError> {
+        let mut follower = Follower {
+            plan: plan.clone(),
+            known: Known::default(),
+            means: match &speaker {
+                Some(speaker) => Means::Learned {
+                    speaker: Arc::clone(speaker),
+                    told: Cluster::default(),
+                    seen: BTreeSet::new(),
+                },
+                None => Means::Given {
+                    routes: route::Handle::open_in(ns)?,
+                    links: link::Handle::open_in(ns)?,
+                    installed: BTreeMap::new(),
+                },
+            },
+        };
+        let own = Arc::clone(&store);
+        runtime.spawn(async move {
             loop {
-                let events = match watch.next().await {
-                    Ok(events) => events,
-                    Err(e) if e.is_retryable() => break,
-                    Err(e) => return Err(e),
-                };
-                from = events.last().map_or(from, Event::revision);
-                for e in &events {
-                    match e {
-                        Event::Put(e) => self.learn(&e.key, Some(&e.value)),
-                        Event::Delete { key, .. } => self.learn(key, None),
-                    }
+                if let Err(e) = follower.follow(own.as_ref()).await {
+                    eprintln!("routes of the fabric: {e}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
-                self.install();
             }
+        });
+        Ok(Self {
+            ns: Arc::clone(ns),
+            plan: plan.clone(),
+            store,
+            runtime: runtime.clone(),
+            speaker,
+        })
+    }
+
+    /// What programs that run at the router see.
+    pub(super) fn environment(&self) -> BTreeMap<String, String> {
+        let socket = |s: &Arc<Speaker>| {
+            let path = s.socket().display().to_string();
+            ("MANX_BGP_SOCKET".to_owned(), path)
+        };
+        self.speaker.iter().map(socket).collect()
+    }
+
+    /// Waits until the fabric has learned the way to each block that is in the store now. Gives what
+    /// is still missing at the deadline.
+    ///
+    /// # Errors
+    /// If the store or the kernel cannot be read.
+    pub(super) fn wait_learned(&self, deadline: Instant) -> Result<Vec<Missing>, String> {
+        if self.speaker.is_none() {
+            return Ok(Vec::new());
         }
+        let known = self.runtime.block_on(Known::read(self.store.as_ref()));
+        let (known, _) = known.map_err(|e| e.to_string())?;
+        let wanted = known.wanted(&self.plan, true);
+        let fail = |e: NetlinkError| e.to_string();
+        let mut routes = route::Handle::open_in(&self.ns).map_err(fail)?;
+        loop {
+            let mut have = BTreeSet::new();
+            for family in Family::BOTH {
+                for r in routes.list(route::Table::MAIN, family).map_err(fail)? {
+                    have.extend(r.hops.iter().filter_map(|h| Some((r.key.dst, h.gateway?))));
+                }
+            }
+            let lacking = wanted
+                .iter()
+                .filter(|(dst, via)| !have.contains(&(**dst, **via)));
+            let missing: Vec<Missing> = lacking
+                .filter_map(|(dst, via)| {
+                    let has = |n: &&NodePlan| n.addresses.iter().any(|i| i.addr == *via);
+                    let node = self.plan.nodes.iter().find(has)?.name.clone();
+                    Some(Missing { dst: *dst, node })
+                })
+                .collect();
+            if missing.is_empty() || Instant::now() >= deadline {
+                return Ok(missing);
+            }
+            std::thread::park_timeout(ASK_EVERY);
+        }
+    }
+}
+
+/// What the store says of pools, blocks and nodes; an object that cannot be read means nothing.
+#[derive(Default)]
+struct Known(BTreeMap<String, Vec<Update>>);
+
+impl Known {
+    async fn read(store: &dyn Store) -> Result<(Self, datastore::Revision), StoreError> {
+        let mut known = Self::default();
+        let learn = &mut |e: datastore::Entry| known.learn(&e.key, Some(&e.value));
+        let from = store.list_each(&FOLLOWED, learn).await?;
+        Ok((known, from))
     }
 
     fn learn(&mut self, key: &str, value: Option<&[u8]>) {
         let meaning = value.and_then(|v| api::updates_for_key(key, Some(v)).ok());
         match meaning {
-            Some(updates) => _ = self.known.insert(key.to_owned(), updates),
-            None => _ = self.known.remove(key),
+            Some(updates) => _ = self.0.insert(key.to_owned(), updates),
+            None => _ = self.0.remove(key),
         }
     }
 
-    fn wanted(&self) -> BTreeMap<Cidr, IpAddr> {
+    fn updates(&self) -> impl Iterator<Item = &Update> {
+        self.0.values().flatten()
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &model::IpPool> {
+        self.updates().filter_map(|u| match u {
+            Update::Pool(_, Some(p)) => Some(p),
+            _ => None,
+        })
+    }
+
+    /// Which prefix is behind which node's address; `told`: only what nodes announce.
+    fn wanted(&self, plan: &Plan, told: bool) -> BTreeMap<Cidr, IpAddr> {
+        let here: BTreeSet<&str> = self.nodes().keys().copied().collect();
         let plain = |c: Cidr| {
-            self.known.values().flatten().any(|u| match u {
-                Update::Pool(_, Some(p)) => {
-                    p.cidr.covers(c) && p.vxlan == Encap::Never && p.ipip == Encap::Never
-                }
-                _ => false,
+            self.pools().any(|p| {
+                let hidden = told && p.disable_bgp_export;
+                p.cidr.covers(c) && p.vxlan == Encap::Never && p.ipip == Encap::Never && !hidden
             })
         };
         let address = |node: &str, family: Family| {
-            let node = self.nodes.iter().find(|n| n.name == node)?;
-            node.addresses
-                .iter()
-                .find(|a| Family::of(**a) == family)
-                .copied()
+            let plan = plan.nodes.iter().find(|n| n.name == node)?;
+            let own = plan.addresses.iter().map(|i| i.addr);
+            own.into_iter()
+                .find(|a| Family::of(*a) == family)
+                .filter(|_| !told || here.contains(node))
         };
         let mut wanted = BTreeMap::new();
-        for update in self.known.values().flatten() {
+        for update in self.updates() {
             let Update::Block(cidr, Some(block)) = update else {
                 continue;
             };
-            if !plain(*cidr) {
+            if !plain(*cidr) || told && cidr.is_host() {
                 continue;
             }
             let family = cidr.family();
@@ -134,38 +220,151 @@ impl Router {
         wanted
     }
 
-    fn install(&mut self) {
-        let wanted = self.wanted();
-        for (dst, via) in &wanted {
-            if self.installed.get(dst) != Some(via) {
-                let done = port(&mut self.links, &self.nodes, *via)
-                    .and_then(|dev| fabric::add(&mut self.routes, *dst, Some(*via), dev));
-                if let Err(e) = done {
-                    eprintln!("{e}");
-                }
+    fn nodes(&self) -> BTreeMap<&str, &model::Node> {
+        let mut nodes = BTreeMap::new();
+        for u in self.updates() {
+            if let Update::Node(name, Some(n)) = u {
+                nodes.insert(&**name, n);
             }
         }
-        for (dst, via) in std::mem::take(&mut self.installed) {
-            if !wanted.contains_key(&dst) {
-                let removed = port(&mut self.links, &self.nodes, via)
-                    .and_then(|dev| fabric::remove(&mut self.routes, dst, via, dev));
-                if let Err(e) = removed {
-                    eprintln!("{e}");
+        nodes
+    }
+
+    /// What the router's file depends on. `seen`: the nodes that were there once.
+    fn cluster(&self, seen: &mut BTreeSet<String>) -> Cluster {
+        let nodes = self.nodes();
+        let (mut asn, mut tunnelled) = (None, BTreeSet::new());
+        for u in self.updates() {
+            match u {
+                Update::BgpConfig(name, Some(c)) if &**name == "default" => asn = c.asn,
+                Update::Pool(_, Some(p)) if p.vxlan != Encap::Never || p.ipip != Encap::Never => {
+                    tunnelled.insert(p.cidr);
                 }
+                _ => {}
             }
         }
-        self.installed = wanted;
+        seen.extend(nodes.keys().map(|n| (*n).to_owned()));
+        let gone = |n: &&String| !nodes.contains_key(n.as_str());
+        let own = |(n, node): (&&str, &&model::Node)| Some(((*n).to_owned(), node.asn?));
+        Cluster {
+            asn,
+            node_asns: nodes.iter().filter_map(own).collect(),
+            deleted: seen.iter().filter(gone).cloned().collect(),
+            tunnelled,
+        }
     }
 }
 
-/// The fabric's interface towards a node: the bridge, or the node's own port.
-fn port(
+/// How the fabric gets its routes.
+enum Means {
+    /// By BGP: the speaker's file is kept up to date.
+    Learned {
+        speaker: Arc<Speaker>,
+        told: Cluster,
+        seen: BTreeSet<String>,
+    },
+    /// From the lab itself.
+    Given {
+        routes: route::Handle,
+        links: link::Handle,
+        installed: BTreeMap<Cidr, IpAddr>,
+    },
+}
+
+struct Follower {
+    plan: Plan,
+    known: Known,
+    means: Means,
+}
+
+impl Follower {
+    async fn follow(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let mut from;
+        (self.known, from) = Known::read(store).await?;
+        self.act();
+        loop {
+            let mut watch = store.watch(&FOLLOWED, from).await?;
+            loop {
+                let events = match watch.next().await {
+                    Ok(events) => events,
+                    Err(e) if e.is_retryable() => break,
+                    Err(e) => return Err(e),
+                };
+                from = events.last().map_or(from, Event::revision);
+                for e in &events {
+                    match e {
+                        Event::Put(e) => self.known.learn(&e.key, Some(&e.value)),
+                        Event::Delete { key, .. } => self.known.learn(key, None),
+                    }
+                }
+                self.act();
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        match &mut self.means {
+            Means::Learned {
+                speaker,
+                told,
+                seen,
+            } => {
+                let new = self.known.cluster(seen);
+                if new != *told {
+                    match speaker.write(&new) {
+                        Ok(()) => *told = new,
+                        Err(e) => eprintln!("the router's file: {e}"),
+                    }
+                }
+            }
+            Means::Given {
+                routes,
+                links,
+                installed,
+            } => {
+                let wanted = self.known.wanted(&self.plan, false);
+                install(routes, links, &self.plan, installed, wanted);
+            }
+        }
+    }
+}
+
+fn install(
+    routes: &mut route::Handle,
     links: &mut link::Handle,
-    nodes: &[Arc<Node>],
-    via: IpAddr,
-) -> Result<IfIndex, NetlinkError> {
-    let node = nodes.iter().find(|n| n.addresses.contains(&via));
-    let own = node.map_or("lo", |n| n.name.as_str());
+    plan: &Plan,
+    installed: &mut BTreeMap<Cidr, IpAddr>,
+    wanted: BTreeMap<Cidr, IpAddr>,
+) {
+    for (dst, via) in &wanted {
+        if installed.get(dst) != Some(via) {
+            let done =
+                port(links, plan, *via).and_then(|dev| fabric::add(routes, *dst, Some(*via), dev));
+            if let Err(e) = done {
+                eprintln!("{e}");
+            }
+        }
+    }
+    for (dst, via) in std::mem::take(installed) {
+        if !wanted.contains_key(&dst) {
+            let removed =
+                port(links, plan, via).and_then(|dev| fabric::remove(routes, dst, via, dev));
+            if let Err(e) = removed {
+                eprintln!("{e}");
+            }
+        }
+    }
+    *installed = wanted;
+}
+
+/// The fabric's interface towards a node: the bridge, or the node's own port.
+fn port(links: &mut link::Handle, plan: &Plan, via: IpAddr) -> Result<IfIndex, NetlinkError> {
+    let has = |n: &&NodePlan| n.addresses.iter().any(|i| i.addr == via);
+    let own = plan
+        .nodes
+        .iter()
+        .find(has)
+        .map_or("lo", |n| n.name.as_str());
     let bridge = links.by_name("br0".parse().expect("a name"))?;
     match bridge {
         Some(bridge) => Ok(bridge.index),
