@@ -206,7 +206,7 @@ impl Engine {
     pub(crate) fn follow(&mut self, now: Instant) {
         let mut plan = self.world.plan();
         // They go the way of service addresses: announced as they are, dead ends here.
-        plan.own.services.extend(&self.settings.statics);
+        plan.own.services.extend(self.settings.statics.keys());
         self.troubles.clear();
         let Some(speaker) = plan.speaker.clone() else {
             self.applied.plan = plan;
@@ -268,9 +268,10 @@ impl Engine {
             self.remove(&s, now);
         }
         self.flush(now);
-        self.watch_paths(now);
+        self.stations.forget(now);
         self.router = None;
         self.forget_kernel();
+        self.watch_paths(now);
         self.applied.announced.clear();
         self.listen(&[]);
     }
@@ -389,7 +390,11 @@ impl Engine {
             }
         };
         let wanted = if own.blocks.contains(&prefix) || own.services.contains(&prefix) {
-            Some(route(normal, OWN_PREFERENCE, None))
+            let mut route = route(normal, OWN_PREFERENCE, None);
+            if let Some(Some(hop)) = self.settings.statics.get(&prefix) {
+                route.attributes.next_hop = (*hop).into();
+            }
+            Some(route)
         } else {
             self.locals.get(&prefix).map(|l| {
                 let preference = match l.connected {

@@ -4,6 +4,7 @@
 //! as it is; a change of the file touches the sessions that it is about; it ends without a word, so that
 //! peers keep forwarding, unless it is given one.
 
+use crate::bmp::Station;
 use crate::control::{self, Control};
 use crate::engine::{Kernel, Settings};
 use crate::file::{Content, FileError};
@@ -13,13 +14,14 @@ use clap::Args;
 use daemon::http::Server;
 use daemon::{Health, Metrics, Shutdown, health, logging};
 use inotify::{Inotify, WatchMask};
-use net::Cidr;
-use std::collections::BTreeSet;
+use net::{Cidr, Family};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -42,6 +44,8 @@ const END: Duration = Duration::from_secs(5);
 Examples:
   # A reflector for a cluster: the node that it is, the peers, nothing in the kernel
   manx speaker --file reflector.yaml --node reflector-1
+  # One that is monitored, and announces a network behind a router beside it
+  manx speaker --file reflector.yaml --bmp 192.0.2.9:11019 --static 198.51.100.0/24,192.0.2.1
   # A border that forwards, with metrics, and a word at the end
   manx speaker --file border.yaml --kernel --metrics-port 9091 --shutdown 'maintenance until 6:00'
   # What it does
@@ -63,9 +67,15 @@ pub struct SpeakerArgs {
     /// Listen here instead of where the resources say; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
-    /// Announce a prefix; may be repeated
-    #[arg(long = "static", value_name = "PREFIX")]
-    statics: Vec<Cidr>,
+    /// Announce a prefix, with a next hop of its family or with this speaker itself; may be repeated
+    ///
+    /// Peers are told that next hop unless their BGPPeer has nextHopMode: Self. With --kernel it has to
+    /// be reachable. The kernel gets no route of it.
+    #[arg(long = "static", value_name = "PREFIX[,NEXTHOP]")]
+    statics: Vec<Static>,
+    /// Tell a monitoring station of sessions and routes (BMP, RFC 7854); may be repeated
+    #[arg(long = "bmp", value_name = "HOST:PORT")]
+    stations: Vec<Station>,
     /// Directory of the control sockets: bird.ctl and bird6.ctl, which calicoctl and birdc know, and
     /// bgp.ctl
     #[arg(long, value_name = "DIR", default_value = control::DIRECTORY)]
@@ -87,6 +97,71 @@ pub struct SpeakerArgs {
     log_format: logging::Format,
 }
 
+/// A prefix to announce, `PREFIX[,NEXTHOP]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Static {
+    prefix: Cidr,
+    /// `None` is ourselves.
+    next_hop: Option<IpAddr>,
+}
+
+impl FromStr for Static {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (prefix, hop) = match text.split_once(',') {
+            Some((prefix, hop)) => (prefix, Some(hop)),
+            None => (text, None),
+        };
+        let prefix: Cidr = prefix
+            .parse()
+            .map_err(|e| format!("prefix {prefix:?}: {e}"))?;
+        let next_hop = hop.map(|hop| next_hop(prefix, hop)).transpose()?;
+        Ok(Self { prefix, next_hop })
+    }
+}
+
+fn next_hop(prefix: Cidr, text: &str) -> Result<IpAddr, String> {
+    let refused = |why: &dyn std::fmt::Display| format!("next hop {text:?}: {why}");
+    let hop: IpAddr = text.parse().map_err(|e| refused(&e))?;
+    match (prefix.family(), Family::of(hop)) {
+        (Family::V4, Family::V6) => {
+            return Err(refused(
+                &"an IPv4 prefix with an IPv6 next hop needs peers that take it (RFC 8950), which is \
+                  not offered to any",
+            ));
+        }
+        (Family::V6, Family::V4) => {
+            return Err(refused(&"an IPv6 prefix has no IPv4 next hop"));
+        }
+        _ => {}
+    }
+    let link_local = match hop {
+        IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    match hop.is_unspecified() || hop.is_multicast() || hop.is_loopback() || link_local {
+        true => Err(refused(
+            &"it is no address of a host that peers could reach",
+        )),
+        false => Ok(hop),
+    }
+}
+
+/// What `--static` says, all together.
+fn statics(all: &[Static]) -> Result<BTreeMap<Cidr, Option<IpAddr>>, Failure> {
+    let mut out = BTreeMap::new();
+    for s in all {
+        if out
+            .insert(s.prefix, s.next_hop)
+            .is_some_and(|h| h != s.next_hop)
+        {
+            return Err(Failure::Twice { prefix: s.prefix });
+        }
+    }
+    Ok(out)
+}
+
 /// Why it does not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -94,6 +169,8 @@ enum Failure {
     File(#[from] FileError),
     #[error("{0}")]
     Node(String),
+    #[error("--static {prefix}: it is there twice, with different next hops")]
+    Twice { prefix: Cidr },
     #[error("{operation}: {cause}")]
     System {
         operation: String,
@@ -134,6 +211,7 @@ pub fn main(args: SpeakerArgs) -> ExitCode {
 fn run(args: SpeakerArgs) -> Result<(), Failure> {
     let content = Content::read(&args.file)?;
     let node = node_of(&args, &content)?;
+    let settings = settings(&args, node.clone())?;
     if args.check {
         return Ok(());
     }
@@ -143,7 +221,7 @@ fn run(args: SpeakerArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(failed("start a runtime"))?;
-    let done = runtime.block_on(serve(args, node, content));
+    let done = runtime.block_on(serve(args, node, settings, content));
     // The speaker's thread is told to end; one that hangs must not keep the process.
     runtime.shutdown_background();
     done
@@ -189,7 +267,7 @@ fn fallback_id(node: &str) -> RouterId {
     RouterId(node.bytes().fold(0x811c_9dc5, mix).max(1))
 }
 
-fn settings(args: &SpeakerArgs, node: String) -> Settings {
+fn settings(args: &SpeakerArgs, node: String) -> Result<Settings, Failure> {
     let id = fallback_id(&node);
     let mut settings = Settings::new(node, id, RandomState::new().build_hasher().finish());
     if args.kernel {
@@ -198,16 +276,21 @@ fn settings(args: &SpeakerArgs, node: String) -> Settings {
     if !args.listen.is_empty() {
         settings.listen = Some(args.listen.clone());
     }
-    settings.statics = args.statics.iter().copied().collect();
-    settings
+    settings.statics = statics(&args.statics)?;
+    settings.stations = args.stations.clone();
+    Ok(settings)
 }
 
-async fn serve(args: SpeakerArgs, node: String, content: Content) -> Result<(), Failure> {
+async fn serve(
+    args: SpeakerArgs,
+    node: String,
+    settings: Settings,
+    content: Content,
+) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals().map_err(failed("listen to signals"))?;
     let mut hup = signal(SignalKind::hangup()).map_err(failed("listen to signals"))?;
     let mut watch = watch(&args.file)?;
-    let (handle, thread) =
-        Handle::start(settings(&args, node.clone())).map_err(failed("start the speaker"))?;
+    let (handle, thread) = Handle::start(settings).map_err(failed("start the speaker"))?;
     let mut thread = tokio::task::spawn_blocking(move || thread.join());
     let control = Control::start(&handle, &args.socket)?;
     content.follow(&Content::default(), &handle)?;

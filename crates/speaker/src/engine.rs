@@ -5,11 +5,13 @@
 
 use crate::apply::Applied;
 use crate::bfd::Bfd;
+use crate::bmp::{STATIONS, Station, StationStatus, Stations};
 use crate::conns::{Conn, Phase, Wrote};
 use crate::handle::{Command, Handle, Inbox, Watch};
 use crate::kernel::{Change, Local, Order, Policy, Report, Worker};
 use crate::poll::{Poll, Ready, WOKEN, Waker};
 use crate::sockets::{self, Protection, SocketError};
+use bgp::error::Code;
 use bgp::rib::PeerId;
 use bgp::router::{ConnId, Event, Output, RouteChange, Router};
 use bgp::types::RouterId;
@@ -17,7 +19,7 @@ use bytes::Bytes;
 use model::Update;
 use net::{Cidr, Family};
 use peering::{METRIC_BASE, Plan, World};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +33,10 @@ const READS: usize = 4;
 const PULL: usize = 256 << 10;
 /// So many routes are taken from the router for the kernel at a time.
 const CHANGES: usize = 4096;
+/// For so long in a round what other threads hand in is taken.
+const COMMANDS: Duration = Duration::from_millis(5);
+/// While more keeps coming in, what it says is not followed for at most so long.
+const UNSETTLED: Duration = Duration::from_millis(200);
 /// A wait is never longer, whatever the router says: a lost wake-up is no end.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -50,8 +56,13 @@ pub struct Settings {
     /// What is done with the kernel's routes; `None` leaves them alone, and every next hop counts
     /// as reachable: for a reflector that forwards nothing.
     pub kernel: Option<Kernel>,
-    /// What is announced beside what the resources say.
-    pub statics: BTreeSet<Cidr>,
+    /// What is announced beside what the resources say, with the next hop that peers are told;
+    /// `None` is ourselves.
+    pub statics: BTreeMap<Cidr, Option<IpAddr>>,
+    /// Who is told of sessions and routes (RFC 7854).
+    pub stations: Vec<Station>,
+    /// The time between two Statistics Reports to them.
+    pub statistics: Duration,
 }
 
 impl Settings {
@@ -64,7 +75,9 @@ impl Settings {
             seed,
             listen: None,
             kernel: None,
-            statics: BTreeSet::new(),
+            statics: BTreeMap::new(),
+            stations: Vec::new(),
+            statistics: Duration::from_secs(60),
         }
     }
 
@@ -113,6 +126,8 @@ pub struct View<'a> {
     pub bfd: &'a Bfd,
     /// What stands in the way of speaking, such as a listener that cannot be had.
     pub troubles: &'a [String],
+    /// The monitoring stations.
+    pub stations: &'a [StationStatus],
 }
 
 /// A listener and what accepts on it.
@@ -124,7 +139,7 @@ struct Listener {
 /// The thread's whole state.
 pub(crate) struct Engine {
     pub(crate) settings: Settings,
-    poll: Poll,
+    pub(crate) poll: Poll,
     waker: Waker,
     inbox: Inbox,
     pub(crate) world: World,
@@ -132,9 +147,10 @@ pub(crate) struct Engine {
     pub(crate) bfd: Bfd,
     pub(crate) router: Option<Router>,
     listeners: Vec<Listener>,
-    conns: Vec<Option<Conn>>,
+    pub(crate) conns: Vec<Option<Conn>>,
     free: Vec<usize>,
-    by_id: HashMap<ConnId, usize>,
+    pub(crate) by_id: HashMap<ConnId, usize>,
+    pub(crate) stations: Stations,
     pub(crate) troubles: Vec<String>,
     watches: Vec<Watch>,
     pub(crate) kernel: Option<Worker>,
@@ -151,6 +167,10 @@ pub(crate) struct Engine {
     buffer: Vec<u8>,
     synced: bool,
     dirty: bool,
+    /// Since when something is not followed.
+    dirty_since: Option<Instant>,
+    /// Other threads have handed in more than was taken.
+    backlog: bool,
     stop: Option<Stop>,
 }
 
@@ -198,7 +218,14 @@ impl Engine {
             Some(k) => Some(Worker::start(k, handle.reporter())?),
             None => None,
         };
+        let stations = Stations::new(
+            &settings.stations,
+            &settings.node,
+            settings.statistics,
+            handle.reporter(),
+        );
         let this = Self {
+            stations,
             applied: Applied::new(world.plan()),
             bfd: Bfd::new(handle.reporter(), settings.seed),
             settings,
@@ -223,6 +250,8 @@ impl Engine {
             buffer: vec![0; READ],
             synced: false,
             dirty: false,
+            dirty_since: None,
+            backlog: false,
             stop: None,
         };
         Ok((this, handle))
@@ -236,7 +265,7 @@ impl Engine {
         let mut ready = Vec::new();
         while self.stop.is_none() {
             let now = Instant::now();
-            let wait = self.deadline().map(|t| t.saturating_duration_since(now));
+            let wait = self.deadline(now).map(|t| t.saturating_duration_since(now));
             self.poll
                 .wait(Some(wait.unwrap_or(LONGEST).min(LONGEST)), &mut ready)?;
             let now = Instant::now();
@@ -250,57 +279,83 @@ impl Engine {
             self.linger(now);
             self.flush(now);
             self.feed_kernel();
+            self.serve_stations(now);
         }
         self.end();
         Ok(())
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, now: Instant) -> Option<Instant> {
         let ending = self.conns.iter().flatten().filter_map(|c| match c.phase {
             Phase::Ending(until) => Some(until),
             _ => None,
         });
         let router = self.router.as_ref().and_then(Router::deadline);
-        ending.chain(router).min()
+        let stations = self
+            .router
+            .as_ref()
+            .and_then(|_| self.stations.deadline(now));
+        let backlog = self.backlog.then_some(now);
+        ending.chain(router).chain(stations).chain(backlog).min()
     }
 
+    /// Takes what other threads have handed in, for a bounded time: peers' clocks run on.
     fn commands(&mut self, now: Instant) {
+        let begun = Instant::now();
+        self.backlog = false;
         while let Some(command) = self.inbox.take() {
-            match command {
-                Command::Update(Update::Secret(at, value)) => {
-                    self.dirty |= self.applied.set_secret(at.name, value);
-                }
-                Command::Update(update) => self.dirty |= self.world.update(update),
-                Command::Synced => {
-                    self.synced = true;
-                    self.dirty = true;
-                }
-                Command::Key(key, value) => self.dirty |= self.applied.set_key(key, value),
-                Command::Look(look) => {
-                    // What was handed in before is what is to be seen.
-                    self.settle(now);
-                    look(&View {
-                        world: &self.world,
-                        plan: &self.applied.plan,
-                        router: self.router.as_ref(),
-                        bfd: &self.bfd,
-                        ids: &self.applied.ids(),
-                        troubles: &[&self.troubles[..], &self.kernel_troubles[..]].concat(),
-                    });
-                }
-                Command::Act(act) => {
-                    self.settle(now);
-                    if let Some(router) = &mut self.router {
-                        act(router, now);
-                    }
-                }
-                Command::Watch(watch) => self.watches.push(watch),
-                Command::PathsFailed(failed) => self.paths_failed(&failed, now),
-                Command::Kernel(report) => self.kernel_says(report),
-                Command::Stop(how) => self.stop = Some(how),
+            self.command(command, now);
+            if begun.elapsed() > COMMANDS {
+                self.backlog = true;
+                break;
             }
         }
-        self.settle(now);
+        // What is under way is followed once, at its end, unless that is long in coming.
+        let since = *self.dirty_since.get_or_insert(now);
+        if !self.backlog || now.duration_since(since) > UNSETTLED {
+            self.settle(now);
+        }
+        if !self.dirty {
+            self.dirty_since = None;
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Update(Update::Secret(at, value)) => {
+                self.dirty |= self.applied.set_secret(at.name, value);
+            }
+            Command::Update(update) => self.dirty |= self.world.update(update),
+            Command::Synced => {
+                self.synced = true;
+                self.dirty = true;
+            }
+            Command::Key(key, value) => self.dirty |= self.applied.set_key(key, value),
+            Command::Look(look) => {
+                // What was handed in before is what is to be seen.
+                self.settle(now);
+                look(&View {
+                    world: &self.world,
+                    plan: &self.applied.plan,
+                    router: self.router.as_ref(),
+                    bfd: &self.bfd,
+                    ids: &self.applied.ids(),
+                    troubles: &[&self.troubles[..], &self.kernel_troubles[..]].concat(),
+                    stations: &self.stations.statuses(),
+                });
+            }
+            Command::Act(act) => {
+                self.settle(now);
+                if let Some(router) = &mut self.router {
+                    act(router, now);
+                }
+            }
+            Command::Watch(watch) => self.watches.push(watch),
+            Command::PathsFailed(failed) => self.paths_failed(&failed, now),
+            Command::Kernel(report) => self.kernel_says(report),
+            Command::Resolved(at, to) => self.stations.resolved(at, to, &self.poll, now),
+            Command::Stop(how) => self.stop = Some(how),
+        }
     }
 
     /// Follows what the resources say now.
@@ -314,6 +369,8 @@ impl Engine {
     fn handle(&mut self, r: Ready, now: Instant) {
         if r.token == WOKEN {
             self.waker.clear();
+        } else if r.token >= STATIONS {
+            self.station_ready(r, now);
         } else if r.token >= LISTENERS {
             self.accept((r.token - LISTENERS) as usize, now);
         } else {
@@ -569,6 +626,10 @@ impl Engine {
             Event::State { peer, from, to } => {
                 tracing::info!(peer = %name(peer), %from, %to, "session");
             }
+            // Both sides have called at once, and one of the two connections has to go.
+            Event::Notified { peer, sent, what } if what.code == Code::COLLISION => {
+                tracing::debug!(peer = %name(peer), sent, "two connections at once: one is closed");
+            }
             Event::Notified { peer, sent, what } => {
                 tracing::warn!(peer = %name(peer), sent, %what, "session ended");
             }
@@ -764,6 +825,7 @@ impl Engine {
 
     fn end(&mut self) {
         self.bfd.leave(Instant::now());
+        self.stations.end(Instant::now());
         let Some(Stop::Shutdown(text)) = self.stop.take() else {
             return;
         };

@@ -9,6 +9,7 @@ use crate::poll::Waker;
 use bgp::router::{Event, Router};
 use model::{SecretKey, Update};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -32,10 +33,12 @@ pub(crate) enum Command {
     Watch(Watch),
     Kernel(Report),
     PathsFailed(Vec<Failed>),
+    /// Where the name of a monitoring station leads.
+    Resolved(usize, Result<SocketAddr, String>),
     Stop(Stop),
 }
 
-/// How the thread of the kernel's routes tells the loop.
+/// How threads of ours tell the loop.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter(Handle);
 
@@ -43,6 +46,10 @@ impl Reporter {
     pub(crate) fn report(&self, report: Report) {
         // Without a loop there is nobody to tell.
         let _ = self.0.send(Command::Kernel(report));
+    }
+
+    pub(crate) fn resolved(&self, station: usize, to: Result<SocketAddr, String>) {
+        let _ = self.0.send(Command::Resolved(station, to));
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod apply;
 mod bfd;
+mod bmp;
 mod command;
 mod conns;
 mod control;
@@ -22,6 +23,7 @@ mod mrt;
 mod poll;
 mod sockets;
 
+pub use bmp::{Station, StationError, StationStatus};
 pub use crate::bfd::{Bfd, BfdReport};
 pub use command::{SpeakerArgs, main};
 pub use control::{Control, ControlError, DIRECTORY, readiness};

@@ -60,7 +60,7 @@ struct One {
 impl One {
     fn start(ns: &NetNs, me: u8, other: u8, statics: &[&str]) -> Self {
         let mut settings = Settings::new(format!("n{me}"), RouterId(1), me.into());
-        settings.statics = statics.iter().map(|s| s.parse().unwrap()).collect();
+        settings.statics = statics.iter().map(|s| (s.parse().unwrap(), None)).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
         let start = move || {

@@ -377,7 +377,7 @@ impl Router {
         self.monitors_made += 1;
         let id = MonitorId(self.monitors_made);
         let own = Known {
-            who: self.ourselves(),
+            who: self.identity(),
             serial: 0,
             add_path: PerFamily::default(),
             walk: PerFamily::default(),
@@ -396,7 +396,7 @@ impl Router {
     }
 
     /// Ourselves, as whom the routes in use are told.
-    fn ourselves(&self) -> Watched {
+    pub fn identity(&self) -> Watched {
         Watched {
             peer: PeerId::LOCAL,
             addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
