@@ -362,7 +362,7 @@ impl Lab {
         let late = self.ask_settled(Some(marker))?;
         for node in &late {
             if node.contains('(') {
-                note!("warning: {node} does not show what it enforces");
+                note!("warning: not settled: {node}");
             }
         }
         Ok(late.is_empty())

@@ -34,7 +34,7 @@ const CLUSTER_AS: Asn = Asn(64512);
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_LAST: Duration = Duration::from_secs(5);
 /// How often a speaker is asked for the state of its sessions: it tells nobody by itself.
-const ASK_EVERY: Duration = Duration::from_millis(5);
+pub(super) const ASK_EVERY: Duration = Duration::from_millis(5);
 /// For an answer of a speaker that is busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -247,20 +247,19 @@ impl Speaker {
         fs::rename(new, self.path())
     }
 
-    /// Waits until it answers.
+    /// Waits until it speaks.
     ///
     /// # Errors
-    /// Why it does not, with the end of its log.
-    pub(super) fn wait_answer(&self, deadline: Instant) -> io::Result<()> {
-        loop {
-            let Err(why) = self.sessions() else {
-                return Ok(());
-            };
+    /// With the end of its log.
+    pub(super) fn wait_begun(&self, deadline: Instant) -> io::Result<()> {
+        while !speaks(&self.socket()) {
             if Instant::now() >= deadline {
-                return Err(io::Error::other(format!("{why}{}", self.last_words())));
+                let why = format!("the router's speaker does not begin{}", self.last_words());
+                return Err(io::Error::other(why));
             }
             std::thread::park_timeout(ASK_EVERY);
         }
+        Ok(())
     }
 
     /// Waits until the session with each node of its file is up; gives how many there are.
@@ -322,6 +321,19 @@ struct Line {
     state: Option<String>,
     last_error: Option<String>,
     paths: Option<u32>,
+}
+
+/// Whether a speaker has begun: who calls it finds it listening.
+pub(super) fn speaks(socket: &Path) -> bool {
+    let ask = || -> io::Result<String> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"{\"ask\":\"status\"}\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
+    };
+    ask().is_ok_and(|line| line.contains("\"routerId\""))
 }
 
 /// Asks a speaker for its sessions.

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 /// Probes under way at a time: each has a few sockets.
 const PARALLEL: usize = 256;
 
-/// For the fabric to learn the ways to pods that have just come: with BGP a matter of milliseconds,
+/// For the ways to pods that have just come to be learned: with BGP a matter of milliseconds,
 /// unless somebody has forbidden it.
 const LEARNED: Duration = Duration::from_secs(2);
 
@@ -151,10 +151,10 @@ fn handle(
     Ok(Some(response))
 }
 
-/// The ways to pods that the fabric should have learned and has not, for people.
+/// The ways to pods that should have been learned and have not, for people.
 fn unlearned(lab: &Lab) -> Result<Vec<String>, String> {
     let missing = lab.router.wait_learned(Instant::now() + LEARNED)?;
-    let name = |m: &Missing| format!("router (no route to {} through {})", m.dst, m.node);
+    let name = |m: &Missing| format!("{} (no route to {} through {})", m.at, m.dst, m.node);
     Ok(missing.iter().map(name).collect())
 }
 

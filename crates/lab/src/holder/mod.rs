@@ -26,7 +26,7 @@ mod sockets;
 pub(crate) mod spawn;
 
 use crate::args::HolderArgs;
-use crate::protocol::Status;
+use crate::protocol::{SessionStatus, Status};
 use crate::state::Dir;
 use datastore::Store;
 use fabric::{Fabric, Place};
@@ -50,6 +50,8 @@ use std::time::{Duration, Instant};
 
 /// Longer than an agent needs on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
+/// For an agent to begin to speak. Longer is no fault: sessions come up later then.
+const SPEAKING_PATIENCE: Duration = Duration::from_secs(2);
 /// A call that found nobody is made again after five seconds; twice, and time to be busy.
 const SESSION_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -206,6 +208,11 @@ fn build(
         &fabric_ns,
         &plan,
         speaker,
+        if router::meshed(&spec) {
+            nodes.clone()
+        } else {
+            Vec::new()
+        },
         Arc::clone(&store),
         runtime.handle(),
     )?;
@@ -247,8 +254,22 @@ fn start_nodes(
     for (plan, place) in plan.nodes.iter().zip(places) {
         let node = Arc::new(Node::new(spec, dir, plan, place)?);
         cni.configure(&node, spec.families)?;
-        node.supervise(Arc::clone(children), exe.to_owned())?;
         nodes.push(node);
+    }
+    let mesh = router::meshed(spec);
+    let mut order: Vec<&Arc<Node>> = nodes.iter().collect();
+    if mesh {
+        // Of two, the one with the greater address as text calls; who finds nobody tries again only
+        // after five seconds.
+        order.sort_by_key(|n| n.addresses.first().map(ToString::to_string));
+    }
+    let mut before: Option<&Node> = None;
+    for node in order {
+        if let Some(before) = before.filter(|_| mesh) {
+            before.wait_speaking(Instant::now() + SPEAKING_PATIENCE);
+        }
+        node.supervise(Arc::clone(children), exe.to_owned())?;
+        before = Some(node);
     }
     Ok(nodes)
 }
@@ -279,7 +300,7 @@ fn start_speaker(
     let ns = fabric.try_clone()?;
     let children = Arc::clone(children);
     let speaker = bgp::Speaker::start(ns, plan, spec.families, dir, children, exe.to_owned())?;
-    speaker.wait_answer(Instant::now() + NODE_PATIENCE)?;
+    speaker.wait_begun(Instant::now() + NODE_PATIENCE)?;
     Ok(Some(speaker))
 }
 
@@ -413,20 +434,39 @@ impl Lab {
         self.spec.families
     }
 
+    /// BGP sessions: as the router sees them if it speaks, else as the nodes do; and who does not
+    /// answer.
+    fn sessions(&self) -> (Vec<SessionStatus>, Vec<String>) {
+        let mut asked = Vec::new();
+        match &self.router.speaker {
+            Some(speaker) => asked.push(speaker.sessions()),
+            None if router::meshed(&self.spec) => {
+                let name = |a| {
+                    let has = |n: &&Arc<Node>| n.addresses.contains(&a);
+                    self.nodes.iter().find(has).map(|n| n.name.clone())
+                };
+                let speaking = self.nodes.iter().filter(|n| n.bgp.exists());
+                asked.extend(speaking.map(|n| bgp::sessions(&n.name, &n.bgp, name)));
+            }
+            None => {}
+        }
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
+        for answer in asked {
+            match answer {
+                Ok(some) => all.extend(some),
+                Err(why) => silent.push(why),
+            }
+        }
+        (all, silent)
+    }
+
     fn status(&self) -> Status {
         let nodes = std::thread::scope(|s| {
             let asked: Vec<_> = self.nodes.iter().map(|n| s.spawn(|| n.status())).collect();
             asked.into_iter().filter_map(|t| t.join().ok()).collect()
         });
-        let mut warnings = self.warnings.clone();
-        let sessions = match self.router.speaker.as_ref().map(|s| s.sessions()) {
-            Some(Ok(all)) => all,
-            Some(Err(why)) => {
-                warnings.push(why);
-                Vec::new()
-            }
-            None => Vec::new(),
-        };
+        let (sessions, silent) = self.sessions();
+        let warnings = [self.warnings.clone(), silent].concat();
         Status {
             name: self.spec.name.clone(),
             topology: format!("{:?}", self.spec.topology).to_lowercase(),

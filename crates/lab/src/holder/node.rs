@@ -6,6 +6,7 @@
 //!
 //! Never: does the agent's work for it.
 
+use crate::holder::bgp::{self, speaks};
 use crate::holder::children::{Children, Started};
 use crate::holder::fabric::Place;
 use crate::protocol::NodeStatus;
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub subnets: Vec<String>,
     /// What the agent and programs run by `exec` see.
     pub env: BTreeMap<String, String>,
+    /// The control socket of its BGP speaker, if it has one.
+    pub bgp: PathBuf,
     log: PathBuf,
     life: Mutex<Life>,
     changed: Condvar,
@@ -71,6 +74,7 @@ impl Node {
             addresses: place.addresses,
             subnets: plan.addresses.iter().map(ToString::to_string).collect(),
             env: environment(spec, dir, plan),
+            bgp: dir.bgp(&plan.name).join("bgp.ctl"),
             log: home.join("node.log"),
             life: Mutex::default(),
             changed: Condvar::new(),
@@ -165,6 +169,18 @@ impl Node {
     /// Why it is not.
     pub(super) fn readiness(&self) -> Result<(), String> {
         self.ns.run(ask_health).map_err(|e| e.to_string())?
+    }
+
+    /// Waits until the agent speaks BGP, or will not.
+    pub(super) fn wait_speaking(&self, deadline: Instant) {
+        while !speaks(&self.bgp) && Instant::now() < deadline {
+            let life = self.life();
+            if life.was_ready || life.ended.is_some() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(life, bgp::ASK_EVERY);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Waits until the agent was ready once.

@@ -1,20 +1,22 @@
 //! The fabric's ways to pods.
 //!
 //! Promises: a routed fabric of a lab without encapsulation learns them from the nodes by BGP and has
-//! none of its own. Any other lab, whose nodes tell nobody, gets what a border would have: routes to
-//! the blocks of pools without encapsulation, through the node that each block belongs to, and to
-//! borrowed addresses through the node that has them; so outside hosts reach pods.
+//! none of its own. Any other fabric, whom nobody tells, gets what a border would have: routes to the
+//! blocks of pools without encapsulation, through the node that each block belongs to, and to borrowed
+//! addresses through the node that has them; so outside hosts reach pods.
 //!
 //! Never: knows a way to pods that are encapsulated: a missing tunnel must show.
 
 use crate::holder::bgp::{Cluster, Speaker};
 use crate::holder::fabric;
+use crate::holder::node::Node;
+use crate::state::ROUTER;
 use datastore::{Event, Store, StoreError};
 use model::{Encap, Update};
 use net::{Cidr, Family, IfIndex};
 use netlink::NetlinkError;
 use netlink::netns::NetNs;
-use scenario::plan::{NodePlan, Plan, Spec, Topology};
+use scenario::plan::{Encapsulation, NodePlan, Plan, Spec, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,14 +31,14 @@ const FOLLOWED: [&str; 4] = [POOLS, BLOCKS, NODES, BGP];
 /// How often the kernel is asked for a route that is under way: BGP tells the lab nothing.
 const ASK_EVERY: Duration = Duration::from_millis(3);
 
-/// Whether the nodes' agents speak BGP.
-const NODES_SPEAK: bool = true;
-
 /// Whether the fabric of a lab learns the ways to pods by BGP.
 pub(crate) fn learns(spec: &Spec) -> bool {
-    NODES_SPEAK
-        && spec.topology == Topology::Routed
-        && spec.encapsulation == scenario::plan::Encapsulation::None
+    spec.topology == Topology::Routed && spec.encapsulation == Encapsulation::None
+}
+
+/// Whether the nodes of a lab learn them from each other, on the segment that they share.
+pub(super) fn meshed(spec: &Spec) -> bool {
+    spec.topology == Topology::Flat && spec.encapsulation == Encapsulation::None
 }
 
 /// The router of a fabric.
@@ -47,11 +49,15 @@ pub(super) struct Router {
     runtime: tokio::runtime::Handle,
     /// Its BGP speaker, if it has one.
     pub speaker: Option<Arc<Speaker>>,
+    /// Nodes that learn from each other.
+    mesh: Vec<Arc<Node>>,
 }
 
 /// A way that is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Missing {
+    /// Who has not learned it.
+    pub at: String,
     /// To what.
     pub dst: Cidr,
     /// Through which node.
@@ -67,6 +73,7 @@ impl Router {
         ns: &Arc<NetNs>,
         plan: &Plan,
         speaker: Option<Arc<Speaker>>,
+        mesh: Vec<Arc<Node>>,
         store: Arc<dyn Store>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, NetlinkError> {
@@ -101,6 +108,7 @@ impl Router {
             store,
             runtime: runtime.clone(),
             speaker,
+            mesh,
         })
     }
 
@@ -113,43 +121,77 @@ impl Router {
         self.speaker.iter().map(socket).collect()
     }
 
-    /// Waits until the fabric has learned the way to each block that is in the store now. Gives what
-    /// is still missing at the deadline.
+    /// Waits until all who learn by BGP have learned the way to each block that is in the store now.
+    /// Gives what is still missing at the deadline.
     ///
     /// # Errors
     /// If the store or the kernel cannot be read.
     pub(super) fn wait_learned(&self, deadline: Instant) -> Result<Vec<Missing>, String> {
-        if self.speaker.is_none() {
+        let mut learners: Vec<Learner<'_>> = Vec::new();
+        if self.speaker.is_some() {
+            learners.push(Learner::at(ROUTER, &self.ns, &[])?);
+        }
+        for n in &self.mesh {
+            learners.push(Learner::at(&n.name, &n.ns, &n.addresses)?);
+        }
+        if learners.is_empty() {
             return Ok(Vec::new());
         }
         let known = self.runtime.block_on(Known::read(self.store.as_ref()));
         let (known, _) = known.map_err(|e| e.to_string())?;
         let wanted = known.wanted(&self.plan, true);
-        let fail = |e: NetlinkError| e.to_string();
-        let mut routes = route::Handle::open_in(&self.ns).map_err(fail)?;
         loop {
-            let mut have = BTreeSet::new();
-            for family in Family::BOTH {
-                for r in routes.list(route::Table::MAIN, family).map_err(fail)? {
-                    have.extend(r.hops.iter().filter_map(|h| Some((r.key.dst, h.gateway?))));
-                }
+            let mut missing = Vec::new();
+            for l in &mut learners {
+                let lacking = l.lacks(&wanted)?;
+                missing.extend(lacking.into_iter().map(|(dst, via)| Missing {
+                    at: l.name.to_owned(),
+                    dst,
+                    node: node_at(&self.plan, via).map_or(String::new(), |n| n.name.clone()),
+                }));
             }
-            let lacking = wanted
-                .iter()
-                .filter(|(dst, via)| !have.contains(&(**dst, **via)));
-            let missing: Vec<Missing> = lacking
-                .filter_map(|(dst, via)| {
-                    let has = |n: &&NodePlan| n.addresses.iter().any(|i| i.addr == *via);
-                    let node = self.plan.nodes.iter().find(has)?.name.clone();
-                    Some(Missing { dst: *dst, node })
-                })
-                .collect();
             if missing.is_empty() || Instant::now() >= deadline {
                 return Ok(missing);
             }
+            // Who has learned all is not asked again.
+            learners.retain(|l| missing.iter().any(|m| m.at == l.name));
             std::thread::park_timeout(ASK_EVERY);
         }
     }
+}
+
+/// Somebody who learns routes.
+struct Learner<'a> {
+    name: &'a str,
+    own: &'a [IpAddr],
+    routes: route::Handle,
+}
+
+impl<'a> Learner<'a> {
+    fn at(name: &'a str, ns: &NetNs, own: &'a [IpAddr]) -> Result<Self, String> {
+        let routes = route::Handle::open_in(ns).map_err(|e| e.to_string())?;
+        Ok(Self { name, own, routes })
+    }
+
+    /// What of others' is not in its kernel.
+    fn lacks(&mut self, wanted: &BTreeMap<Cidr, IpAddr>) -> Result<Vec<(Cidr, IpAddr)>, String> {
+        let mut have = BTreeSet::new();
+        for family in Family::BOTH {
+            let main = self.routes.list(route::Table::MAIN, family);
+            for r in main.map_err(|e| e.to_string())? {
+                have.extend(r.hops.iter().filter_map(|h| Some((r.key.dst, h.gateway?))));
+            }
+        }
+        let each = wanted.iter().map(|(dst, via)| (*dst, *via));
+        Ok(each
+            .filter(|w| !self.own.contains(&w.1) && !have.contains(w))
+            .collect())
+    }
+}
+
+fn node_at(plan: &Plan, addr: IpAddr) -> Option<&NodePlan> {
+    let has = |n: &&NodePlan| n.addresses.iter().any(|i| i.addr == addr);
+    plan.nodes.iter().find(has)
 }
 
 /// What the store says of pools, blocks and nodes; an object that cannot be read means nothing.
