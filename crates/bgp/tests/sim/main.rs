@@ -1,6 +1,7 @@
 //! Whole routers talking to each other in one process, under a clock of the tests.
 #![expect(unreachable_pub, reason = "modules of one test binary")]
 
+mod collision;
 mod exports;
 mod model;
 mod net;
@@ -10,4 +11,5 @@ mod restarts;
 mod routes;
 mod rules;
 mod sessions;
+mod slices;
 mod storm;
