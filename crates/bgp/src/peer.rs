@@ -90,8 +90,8 @@ pub struct Timers {
     /// The time between KEEPALIVEs, in seconds, at most a third of the hold time; `None` is
     /// a third.
     pub keepalive: Option<u16>,
-    /// How long a connection is tried before it is tried anew; up to a quarter less at
-    /// random.
+    /// How long a connection is tried before it is tried anew, and how long one that was refused
+    /// is waited with at most: the first after 250 ms, doubling. Up to a quarter less at random.
     pub connect_retry: Duration,
     /// How long we wait for the peer's OPEN before we send ours; zero does not wait.
     pub delay_open: Duration,
@@ -113,7 +113,7 @@ impl Default for Timers {
             keepalive: None,
             connect_retry: Duration::from_secs(5),
             delay_open: Duration::ZERO,
-            reconnect: Duration::from_secs(2),
+            reconnect: Duration::from_millis(500),
             error_wait_min: Duration::from_secs(5),
             error_wait_max: Duration::from_secs(30),
             error_forget: Duration::from_secs(300),

@@ -156,6 +156,8 @@ pub(super) struct Conn {
     pub(super) negotiated: Option<Negotiated>,
     pub(super) last: Vec<u8>,
     pub(super) retries: u32,
+    /// Connections in a row that came to nothing since the last session.
+    pub(super) refused: u32,
     pub(super) connect_retry: Option<Instant>,
     pub(super) hold: Option<Instant>,
     pub(super) keepalive: Option<Instant>,
@@ -182,6 +184,7 @@ impl Conn {
             negotiated: None,
             last: Vec::new(),
             retries: 0,
+            refused: 0,
             connect_retry: None,
             hold: None,
             keepalive: None,
@@ -193,11 +196,12 @@ impl Conn {
     /// Forgets the connection, not the state.
     pub(super) fn reset(&mut self) {
         let (generation, state) = (self.generation + 1, self.state);
-        let (retries, connect_retry) = (self.retries, self.connect_retry);
+        let (retries, refused, connect_retry) = (self.retries, self.refused, self.connect_retry);
         *self = Self {
             generation,
             state,
             retries,
+            refused,
             connect_retry,
             ..Self::new()
         };

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// The hold time before one is negotiated (RFC 4271, section 10, suggests 4 minutes).
 const LARGE_HOLD: Duration = Duration::from_secs(240);
+/// A connection that was refused is tried again after so long at first.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
 
 /// What a state machine error says beside its code: the type of the message that was not
 /// expected (RFC 6608, section 3).
@@ -383,12 +385,22 @@ impl Router {
             (hold != 0).then(|| now + jittered(third.min(own), jitter))
         };
         match action {
-            Action::ZeroRetries => conn.retries = 0,
+            Action::ZeroRetries => (conn.retries, conn.refused) = (0, 0),
             Action::CountRetry => conn.retries += 1,
             // The connections that the peer opens are its own to try again.
             Action::StartConnectRetry if side == Side::Theirs || passive => {}
             Action::StartConnectRetry => {
-                conn.connect_retry = Some(now + jittered(timers.connect_retry, jitter));
+                // Two that start together find one not listening yet: a few quick tries, which
+                // count until there was a session. While a connection is tried it has its time.
+                let wait = match conn.state {
+                    State::Active => {
+                        let quick = RETRY_FIRST * (1 << conn.refused.min(16));
+                        conn.refused += 1;
+                        quick.min(timers.connect_retry)
+                    }
+                    _ => timers.connect_retry,
+                };
+                conn.connect_retry = Some(now + jittered(wait, jitter));
             }
             Action::StopConnectRetry => conn.connect_retry = None,
             Action::Initiate => {
@@ -625,6 +637,7 @@ impl Router {
         let (Some(negotiated), Some(heard)) = (conn.negotiated.clone(), conn.heard.take()) else {
             return;
         };
+        conn.refused = 0;
         let opens = std::mem::take(&mut conn.opens);
         let local = conn.local.unwrap_or(peer.config.addr);
         let kind = peer.config.kind(router_asn, heard.asn);

@@ -3,8 +3,10 @@
 use crate::net::Net;
 use crate::routes::{c, own};
 use bgp::fsm::State;
-use bgp::router::Event;
-use std::time::Duration;
+use bgp::peer::PeerConfig;
+use bgp::router::{Config, Event, Output, Router};
+use bgp::types::RouterId;
+use std::time::{Duration, Instant};
 
 const UP: Duration = Duration::from_secs(60);
 
@@ -54,6 +56,32 @@ fn whoever_dials_and_in_whatever_order_one_connection_is_left() {
             }
         }
     }
+}
+
+/// Two daemons that start together find one not listening yet; that must not cost seconds.
+#[test]
+fn a_refused_connection_is_tried_again_soon_then_more_seldom() {
+    let start = Instant::now();
+    let mut router = Router::new(Config::new(net::Asn(1), RouterId(1), 7), start);
+    let peer = PeerConfig::new("10.0.0.2".parse().expect("an address"), net::Asn(2));
+    let most = peer.timers.connect_retry;
+    router.add_peer(peer, start);
+    let (mut now, mut tries) = (start, Vec::new());
+    while now < start + Duration::from_secs(60) {
+        router.tick(now);
+        while let Some(output) = router.poll(now) {
+            if let Output::Connect { conn, .. } = output {
+                tries.push(now - start);
+                router.disconnected(conn, now);
+            }
+        }
+        now = router.deadline().expect("it goes on trying");
+    }
+    assert!(tries[1] <= Duration::from_millis(250), "{tries:?}");
+    assert!(tries[3] <= Duration::from_secs(2), "{tries:?}");
+    let last = tries.windows(2).next_back().expect("many");
+    let wait = last[1] - last[0];
+    assert!(wait <= most && wait >= most * 3 / 4, "{tries:?}");
 }
 
 #[test]
