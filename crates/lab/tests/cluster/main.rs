@@ -541,6 +541,9 @@ fn routed_fabric_and_outside_hosts() {
         "2",
         "--topology",
         "routed",
+        // The stand-in of the agent speaks no BGP.
+        "--encapsulation",
+        "VXLAN",
         "--families",
         "ipv4,ipv6",
         "--host",
