@@ -13,5 +13,5 @@ mod world;
 
 pub use peers::{Peer, PeerOrigin};
 pub use policy::METRIC_BASE;
-pub use routes::{Kernel, Own, Programs};
+pub use routes::{Kernel, Own, Programs, Tunnelled};
 pub use world::{Plan, Speaker, World};

@@ -33,6 +33,18 @@ pub struct Own {
 pub struct Kernel {
     /// Nothing inside of these does: service addresses, and pools that others program.
     pub refuse: Vec<Cidr>,
+    /// What is inside of these does through the IP in IP device.
+    pub tunnelled: Vec<Tunnelled>,
+}
+
+/// A pool with IP in IP whose routes BGP programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnelled {
+    /// The pool.
+    pub range: Cidr,
+    /// This node's subnet, where next hops inside of it are reached without the tunnel
+    /// (`ipipMode: CrossSubnet`).
+    pub except: Option<Cidr>,
 }
 
 impl World {
@@ -76,6 +88,8 @@ impl World {
             ];
             refuse.extend(lists.into_iter().flatten().copied());
         }
+        let mut tunnelled = Vec::new();
+        let here = self.nodes.get(&self.me).and_then(|n| n.ipv4);
         for pool in self.pools.values() {
             let ours = match (pool.vxlan, pool.ipip) {
                 (Encap::Never, Encap::Never) => programs.plain,
@@ -84,10 +98,17 @@ impl World {
             };
             if !ours {
                 refuse.insert(pool.cidr);
+            } else if pool.ipip != Encap::Never {
+                let near = here.filter(|_| pool.ipip == Encap::CrossSubnet);
+                tunnelled.push(Tunnelled {
+                    range: pool.cidr,
+                    except: near.map(|a| a.subnet),
+                });
             }
         }
         Kernel {
             refuse: refuse.into_iter().collect(),
+            tunnelled,
         }
     }
 

@@ -216,6 +216,12 @@ fn a_peer_by_the_address_of_a_node_is_that_node() {
     ];
     expect(&world(all.clone()), &["Node_10_0_0_10_port_1790 64512"]);
     expect(&world_of("c", all), &["Node_10_0_0_1 64512"]);
+    // The way back is of the address's family alone.
+    let mut to_b = peer(at("10.0.0.2", 64512));
+    to_b.node = Some("a".into());
+    let all = vec![no_mesh(), resource("b", to_b)];
+    expect(&world(all.clone()), &["Node_10_0_0_2 64512"]);
+    expect(&world_of("b", all), &["Node_10_0_0_1 64512"]);
 }
 
 #[test]
@@ -275,6 +281,10 @@ fn a_session_takes_what_its_resource_says() {
     p.allowed_local_as = Some(2);
     p.ttl_security = Some(3);
     p.reachable_by = Some("10.0.0.254".parse().unwrap());
+    p.password = Some(model::SecretKey {
+        name: "bgp".into(),
+        key: "tor".into(),
+    });
     let plan = world(vec![no_mesh(), resource("tor", p)]).plan();
     let s = &plan.peers[0];
     assert_eq!(
@@ -290,7 +300,73 @@ fn a_session_takes_what_its_resource_says() {
         (Some(3), Some("10.0.0.254".parse().unwrap()))
     );
     assert_eq!(s.resource.as_deref(), Some("tor"));
+    assert_eq!(&*s.password.as_ref().unwrap().key, "tor");
     assert!(s.external());
+}
+
+#[test]
+fn what_a_session_has_unless_it_is_said() {
+    let tor = resource("tor", peer(at("192.0.2.1", 65000)));
+    let plan = world(vec![tor]).plan();
+    assert_eq!(plan.peers.len(), 4);
+    for s in &plan.peers {
+        assert_eq!((s.restart, s.keepalive, s.allowed_local_as), (120, None, 0));
+        assert_eq!((s.next_hop, s.local_asn), (NextHopMode::Auto, Asn(64512)));
+        assert_eq!((s.port, s.ttl_security), (179, None));
+        assert!(s.password.is_none() && s.reachable_by.is_none());
+        let own = ["10.0.0.1", "fd00::1"][usize::from(s.address.is_ipv6())];
+        assert_eq!(s.source, Some(own.parse().unwrap()));
+    }
+    let speaker = plan.speaker.unwrap();
+    assert_eq!((speaker.asn, speaker.port), (Asn(64512), 179));
+    assert!(!speaker.bind_node_ip && speaker.ignored_interfaces.is_empty());
+}
+
+#[test]
+fn the_speaker_takes_what_the_configuration_says() {
+    let cluster = BgpConfig {
+        asn: Some(Asn(65001)),
+        listen_port: Some(1790),
+        bind_node_ip: Some(true),
+        ignored_interfaces: Some(vec!["eth1".into(), "dummy*".into()]),
+        ..BgpConfig::default()
+    };
+    let own = BgpConfig {
+        listen_port: Some(1791),
+        // These count of the cluster's alone.
+        asn: Some(Asn(65002)),
+        bind_node_ip: Some(false),
+        mesh: Some(false),
+        ..BgpConfig::default()
+    };
+    let w = world(vec![
+        config(cluster),
+        Update::BgpConfig("node.a".into(), Some(own)),
+    ]);
+    let plan = w.plan();
+    assert_eq!(plan.peers.len(), 3);
+    let speaker = plan.speaker.unwrap();
+    assert_eq!((speaker.asn, speaker.port), (Asn(65001), 1791));
+    assert!(speaker.bind_node_ip);
+    let ignored: Vec<&str> = speaker.ignored_interfaces.iter().map(|i| &**i).collect();
+    assert_eq!(ignored, ["eth1", "dummy*"]);
+}
+
+#[test]
+fn a_peer_without_an_as_is_of_the_clusters() {
+    let remote = BgpRemote::Address {
+        ip: "192.0.2.1".parse().unwrap(),
+        port: None,
+        asn: None,
+    };
+    let of_65001 = config(BgpConfig {
+        mesh: Some(false),
+        asn: Some(Asn(65001)),
+        ..BgpConfig::default()
+    });
+    let w = |c| world(vec![c, resource("rr", peer(remote.clone()))]);
+    expect(&w(no_mesh()), &["Global_192_0_2_1 64512"]);
+    expect(&w(of_65001), &["Global_192_0_2_1 65001"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use model::{
     BgpConfig, BgpFilter, CidrMatch, Community, Encap, EndpointSlice, FilterOperation, FilterRule,
     IpPool, PrefixCommunities, Service, ServiceRef, SliceEndpoint, SliceKey, Update,
 };
-use net::{Asn, Cidr};
+use net::{Asn, Cidr, Family};
 use peering::{METRIC_BASE, World};
 use support::{at, config, node, peer, reflector, resource, world};
 
@@ -193,8 +193,75 @@ fn an_elevated_route_leaves_its_block_and_is_preferred() {
     );
     let (_, name, _) = ask(&w, &Way::In, MESH, &r);
     assert_eq!(name, "elevated priority");
+    assert_eq!(preference(&w, &r), Some(200));
     let (accepted, name, _) = ask(&w, &Way::In, MESH, &learned("10.65.1.7/32"));
     assert_eq!((accepted, name.as_str()), (true, "nothing"));
+    assert_eq!(preference(&w, &learned("10.65.1.7/32")), None);
+}
+
+/// The preference that import gives a route from the mesh.
+fn preference(w: &World, r: &Route) -> Option<u16> {
+    let plan = w.plan();
+    let p = plan.peers.iter().find(|p| p.address.to_string() == MESH);
+    let policy = w.import(p.expect("the session is there"));
+    let mut attributes = Attributes::new(ip("0.0.0.0").into());
+    attributes.local_pref = Some(r.pref);
+    let answer = policy.ask(&Question {
+        prefix: r.prefix,
+        attributes: &attributes,
+        source: r.source,
+        peer: PeerKind::Internal,
+        interface: None,
+    });
+    let mut set = policy.operations(&answer).filter_map(|o| match o {
+        bgp::policy::Operation::SetPreference(n) => Some(*n),
+        _ => None,
+    });
+    set.next()
+}
+
+#[test]
+fn what_is_normal_can_be_configured_for_each_family() {
+    let w = with(vec![]);
+    let of = |w: &World| [Family::V4, Family::V6].map(|f| w.normal_priority(f));
+    assert_eq!(of(&w), [1024, 1024]);
+    let mut w = with(vec![
+        add_pool("p", pool("10.65.0.0/16")),
+        block("10.65.1.0/26"),
+        config(BgpConfig {
+            normal_priority: [Some(2000), Some(3000)],
+            ..BgpConfig::default()
+        }),
+    ]);
+    assert_eq!(of(&w), [2000, 3000]);
+    // What was normal is elevated now; what is normal is not.
+    for (metric, elevated) in [(1024, true), (1999, true), (2000, false), (2001, false)] {
+        let r = Route {
+            pref: METRIC_BASE - metric,
+            ..ours("10.65.1.7/32")
+        };
+        assert_eq!(ask(&w, &Way::Out, MESH, &r).0, elevated, "{metric}");
+        assert_eq!(preference(&w, &r), elevated.then_some(200), "{metric}");
+    }
+    // Only the cluster's configuration says so.
+    let own = BgpConfig {
+        normal_priority: [Some(5), Some(6)],
+        ..BgpConfig::default()
+    };
+    w.update(Update::BgpConfig("node.a".into(), Some(own)));
+    assert_eq!(of(&w), [2000, 3000]);
+}
+
+#[test]
+fn host_sized_blocks_are_no_blocks() {
+    let w = with(vec![
+        add_pool("p", pool("10.65.0.0/16")),
+        block("10.65.1.9/32"),
+        block("10.65.2.0/26"),
+    ]);
+    let blocks: Vec<String> = w.plan().own.blocks.iter().map(|c| c.to_string()).collect();
+    assert_eq!(blocks, ["10.65.2.0/26"]);
+    told(&w, MESH, &ours("10.65.1.9/32"), true, "inside IPPool(p)");
 }
 
 #[test]
@@ -354,6 +421,111 @@ fn every_field_of_a_filter() {
         ("too short", sized(Some(25), None), base.clone(), false),
         ("too long", sized(None, Some(23)), base.clone(), false),
         ("at most", sized(None, Some(24)), base.clone(), true),
+        ("at least", sized(Some(24), None), base.clone(), true),
+        ("any length", sized(None, None), base.clone(), true),
+        (
+            "itself",
+            FilterRule {
+                cidr: Some((base.prefix, CidrMatch::Equal)),
+                ..accept()
+            },
+            base.clone(),
+            true,
+        ),
+        (
+            "equal to what covers it",
+            FilterRule {
+                cidr: Some((cidr("10.0.0.0/8"), CidrMatch::Equal)),
+                ..accept()
+            },
+            base.clone(),
+            false,
+        ),
+        (
+            "not equal to itself",
+            FilterRule {
+                cidr: Some((base.prefix, CidrMatch::NotEqual)),
+                ..accept()
+            },
+            base.clone(),
+            false,
+        ),
+        (
+            "in itself",
+            FilterRule {
+                cidr: Some((base.prefix, CidrMatch::In)),
+                ..accept()
+            },
+            base.clone(),
+            true,
+        ),
+        (
+            "not in itself",
+            FilterRule {
+                cidr: Some((base.prefix, CidrMatch::NotIn)),
+                ..accept()
+            },
+            base.clone(),
+            false,
+        ),
+        (
+            "not equal to what covers it",
+            FilterRule {
+                cidr: Some((cidr("10.0.0.0/8"), CidrMatch::NotEqual)),
+                ..accept()
+            },
+            base.clone(),
+            true,
+        ),
+        (
+            "not in what covers it",
+            FilterRule {
+                cidr: Some((cidr("10.0.0.0/8"), CidrMatch::NotIn)),
+                ..accept()
+            },
+            base.clone(),
+            false,
+        ),
+        (
+            "of another length is not in",
+            FilterRule {
+                cidr: Some((cidr("10.0.0.0/8"), CidrMatch::NotIn)),
+                lengths: Some((Some(25), None)),
+                ..accept()
+            },
+            base.clone(),
+            true,
+        ),
+        (
+            "one character",
+            FilterRule {
+                interface: Some("eth?".into()),
+                ..accept()
+            },
+            Route {
+                device: Some("eth1"),
+                ..base.clone()
+            },
+            true,
+        ),
+        (
+            "no interface",
+            FilterRule {
+                interface: Some("*".into()),
+                ..accept()
+            },
+            base.clone(),
+            false,
+        ),
+        (
+            "all of two must hold",
+            FilterRule {
+                external: Some(false),
+                ..sized(Some(24), None)
+            },
+            base.clone(),
+            false,
+        ),
         (
             "not equal",
             FilterRule {
@@ -666,6 +838,179 @@ fn load_balancer_addresses_one_by_one() {
     );
 }
 
+/// Announcements of host addresses alone.
+fn hosts(w: &World) -> Vec<String> {
+    let own = w.plan().own;
+    let hosts = own.services.iter().filter(|c| c.is_host());
+    let mut hosts: Vec<String> = hosts.map(|c| c.to_string()).collect();
+    hosts.sort();
+    hosts
+}
+
+#[test]
+fn each_way_to_tell_a_service() {
+    let config = |disabled| {
+        config(BgpConfig {
+            service_cluster: vec![cidr("10.96.0.0/12"), cidr("fd96::/108")],
+            service_external: vec![cidr("198.51.100.0/24"), cidr("203.0.113.9/32")],
+            service_load_balancer: vec![cidr("192.0.2.128/25"), cidr("203.0.113.10/32")],
+            aggregate_load_balancer: disabled,
+            ..BgpConfig::default()
+        })
+    };
+    let s = |local| Service {
+        cluster_ips: vec![ip("10.96.0.10"), ip("fd96::a")],
+        external_ips: vec![ip("198.51.100.7"), ip("203.0.113.9"), ip("8.8.8.8")],
+        load_balancer_ips: vec![ip("192.0.2.200"), ip("203.0.113.10"), ip("8.8.4.4")],
+        external_local: local,
+        ..Service::default()
+    };
+    let here = || behind("web", "a", "10.65.0.9", true);
+    let here6 = || behind("web", "a", "fd65::9", true);
+    let there = || behind("web", "b", "10.65.0.10", true);
+    let resting = || behind("web", "a", "10.65.0.11", false);
+    let single = ["203.0.113.10/32", "203.0.113.9/32"];
+    let local4 = [
+        "10.96.0.10/32",
+        "192.0.2.200/32",
+        "198.51.100.7/32",
+        "203.0.113.10/32",
+        "203.0.113.9/32",
+    ];
+    for (what, aggregate, local, slices, want) in [
+        // Traffic may come anywhere: ranges do, and what has a range of its own.
+        ("cluster", None, false, vec![], &single[..]),
+        ("cluster, elsewhere", None, false, vec![there()], &single),
+        (
+            "cluster, aggregated",
+            Some(true),
+            false,
+            vec![here()],
+            &single,
+        ),
+        // Traffic goes where an endpoint is.
+        ("local, nowhere", None, true, vec![], &[]),
+        ("local, elsewhere", None, true, vec![there()], &[]),
+        ("local, not ready", None, true, vec![resting()], &[]),
+        ("local", None, true, vec![here()], &local4),
+        (
+            "local, one of two",
+            None,
+            true,
+            vec![resting(), here()],
+            &local4,
+        ),
+        (
+            "local, other family",
+            None,
+            true,
+            vec![here6()],
+            &["fd96::a/128"],
+        ),
+        // Each address of its own, where it can be served from.
+        (
+            "apart, nowhere",
+            Some(false),
+            false,
+            vec![resting()],
+            &["203.0.113.9/32"],
+        ),
+        (
+            "apart, elsewhere",
+            Some(false),
+            false,
+            vec![there()],
+            &["192.0.2.200/32", "203.0.113.10/32", "203.0.113.9/32"],
+        ),
+        (
+            "apart, local elsewhere",
+            Some(false),
+            true,
+            vec![there()],
+            &[],
+        ),
+        ("apart, local", Some(false), true, vec![here()], &local4),
+    ] {
+        let mut all = vec![config(aggregate), service("web", s(local))];
+        all.extend(slices);
+        assert_eq!(hosts(&with(all.clone())), want, "{what}");
+        // A node that is not to be reached by services tells none of it.
+        for (value, excluded) in [("true", true), ("false", false)] {
+            let label = (
+                "node.kubernetes.io/exclude-from-external-load-balancers",
+                value,
+            );
+            let mut all = all.clone();
+            let me = node("10.0.0.1", "", &[label]);
+            all.push(Update::Node("a".into(), Some(me)));
+            let want = if excluded { &[] } else { want };
+            assert_eq!(hosts(&with(all)), want, "{what} {value}");
+        }
+    }
+}
+
+#[test]
+fn an_address_of_two_services_goes_with_the_last() {
+    let s = Service {
+        cluster_ips: vec![ip("10.96.0.10")],
+        external_ips: vec![ip("203.0.113.9")],
+        ..Service::default()
+    };
+    let mut w = with(vec![
+        config(ranges()),
+        service("one", s.clone()),
+        service("two", s),
+    ]);
+    let gone = |name: &str| {
+        let key = ServiceRef {
+            namespace: "shop".into(),
+            name: name.into(),
+        };
+        Update::Service(key, None)
+    };
+    assert_eq!(hosts(&w), ["203.0.113.9/32"]);
+    assert!(w.update(gone("one")));
+    assert_eq!(hosts(&w), ["203.0.113.9/32"]);
+    assert!(w.update(gone("two")));
+    assert!(hosts(&w).is_empty());
+}
+
+#[test]
+fn endpoints_of_another_service_are_none_of_it() {
+    let s = Service {
+        cluster_ips: vec![ip("10.96.0.10")],
+        external_local: true,
+        ..Service::default()
+    };
+    let mut w = with(vec![
+        config(ranges()),
+        service("web", s),
+        behind("db", "a", "10.65.0.9", true),
+    ]);
+    assert!(hosts(&w).is_empty());
+    // Of the same name in another namespace it is another one.
+    let slice = EndpointSlice {
+        service: ServiceRef {
+            namespace: "bank".into(),
+            name: "web".into(),
+        },
+        endpoints: vec![SliceEndpoint {
+            addresses: vec![ip("10.65.0.9")],
+            node: Some("a".into()),
+            ready: true,
+        }],
+        ports: Vec::new(),
+    };
+    let key = SliceKey {
+        namespace: "bank".into(),
+        name: "web-1".into(),
+    };
+    w.update(Update::EndpointSlice(key, Some(slice)));
+    assert!(hosts(&w).is_empty());
+    w.update(behind("web", "a", "10.65.0.9", true));
+    assert_eq!(hosts(&w), ["10.96.0.10/32"]);
+}
+
 #[test]
 fn a_service_that_loses_its_slices_is_withdrawn() {
     let s = Service {
@@ -715,6 +1060,10 @@ fn a_reflector_passes_service_addresses_on() {
     told(&w, TOR, &learned("198.51.100.7/32"), true, by);
     told(&w, TOR, &learned("192.0.2.201/32"), true, by);
     told(&w, TOR, &learned("10.96.0.10/32"), false, "nothing");
+    // Nobody else does.
+    let w = with(vec![config(ranges())]);
+    told(&w, TOR, &learned("198.51.100.7/32"), false, "nothing");
+    told(&w, TOR, &learned("192.0.2.201/32"), false, "nothing");
 }
 
 #[test]
@@ -749,8 +1098,12 @@ fn what_the_kernel_takes() {
             program_cluster_routes: text.map(Into::into),
             ..BgpConfig::default()
         }));
-        let refuse = world(all).plan().kernel.refuse;
+        let kernel = world(all).plan().kernel;
         let want: Vec<Cidr> = want.into_iter().map(cidr).collect();
-        assert_eq!(refuse, want, "{text:?}");
+        assert_eq!(kernel.refuse, want, "{text:?}");
+        // What is BGP's of IP in IP goes through the tunnel device.
+        let ours = !want.contains(&cidr("10.67.0.0/16"));
+        let ranges: Vec<Cidr> = kernel.tunnelled.iter().map(|t| t.range).collect();
+        assert_eq!(ranges, Vec::from_iter(ours.then(|| cidr("10.67.0.0/16"))));
     }
 }
