@@ -63,6 +63,7 @@ impl Bgp {
             RouterId::Hash => Some(hashed.into()),
             RouterId::Fixed(id) => Some(id.into()),
         };
+        settings.stations.clone_from(&params.stations);
         let (handle, thread) = Handle::start(settings.with_kernel(Kernel::default()))?;
         let control = Control::start(&handle, &params.bgp_dir)?;
         control.register(&handle, &params.metrics);

@@ -58,6 +58,8 @@ struct Params {
     lib_dir: PathBuf,
     /// Where the control sockets of BGP are.
     bgp_dir: PathBuf,
+    /// Who is told of BGP's sessions and routes.
+    stations: Vec<speaker::Station>,
     /// The layers of configuration.
     configuration: Configuration,
     /// Told when parameters may have changed.

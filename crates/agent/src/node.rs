@@ -49,6 +49,15 @@ pub struct RunArgs {
     /// bgp.ctl
     #[arg(long, env = "MANX_BGP_DIR", value_name = "DIR", default_value = speaker::DIRECTORY)]
     bgp_dir: PathBuf,
+    /// Tell a monitoring station of BGP's sessions and routes (BMP, RFC 7854); may be repeated, or
+    /// parted by commas
+    #[arg(
+        long = "bmp",
+        env = "MANX_BMP",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    stations: Vec<speaker::Station>,
     /// text or json
     #[arg(long, env = "MANX_LOG_FORMAT", default_value = "text")]
     log_format: Format,
@@ -179,6 +188,7 @@ async fn serve(
         socket: args.socket,
         lib_dir: args.lib_dir,
         bgp_dir: args.bgp_dir,
+        stations: args.stations,
         configuration,
         on_parameters: Box::new(move |p| log.set(p.log_severity)),
         health,

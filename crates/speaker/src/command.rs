@@ -12,7 +12,7 @@ use crate::handle::Handle;
 use bgp::types::RouterId;
 use clap::Args;
 use daemon::http::Server;
-use daemon::{Health, Metrics, Shutdown, health, logging};
+use daemon::{Health, Metrics, Shutdown, logging};
 use inotify::{Inotify, WatchMask};
 use net::{Cidr, Family};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -260,15 +260,8 @@ fn missing(file: &Path, name: &str, nodes: &BTreeSet<&str>) -> String {
     )
 }
 
-/// An identifier for a node without an IPv4 address: always the same for its name, never 0.
-fn fallback_id(node: &str) -> RouterId {
-    // FNV-1a.
-    let mix = |h: u32, b: u8| (h ^ u32::from(b)).wrapping_mul(0x0100_0193);
-    RouterId(node.bytes().fold(0x811c_9dc5, mix).max(1))
-}
-
 fn settings(args: &SpeakerArgs, node: String) -> Result<Settings, Failure> {
-    let id = fallback_id(&node);
+    let id = RouterId::from(daemon::node::hashed_router_id(&node));
     let mut settings = Settings::new(node, id, RandomState::new().build_hasher().finish());
     if args.kernel {
         settings = settings.with_kernel(Kernel::default());
@@ -295,9 +288,10 @@ async fn serve(
     let control = Control::start(&handle, &args.socket)?;
     content.follow(&Content::default(), &handle)?;
     handle.synced()?;
-    report(&handle)?;
+    let health = Health::default();
+    tokio::spawn(crate::report_health(handle.clone(), health.clone()));
     if let Some(port) = args.metrics_port {
-        serve_http(&handle, &control, port, &shutdown).await?;
+        serve_http(&handle, &control, health, port, &shutdown).await?;
     }
     let mut file = File {
         path: args.file,
@@ -376,17 +370,8 @@ impl File {
         content.follow(&self.content, handle)?;
         self.content = content;
         tracing::info!(file = %self.path.display(), "the file is followed");
-        report(handle)
+        Ok(())
     }
-}
-
-/// Says what of the resources cannot be followed.
-fn report(handle: &Handle) -> Result<(), Failure> {
-    let said = handle.look(|v| [&v.plan.faults[..], v.troubles].concat())?;
-    for trouble in said {
-        tracing::warn!("{trouble}");
-    }
-    Ok(())
 }
 
 /// Watches the directory, since files are replaced more often than written.
@@ -407,39 +392,15 @@ fn watch(file: &Path) -> Result<AsyncFd<Inotify>, Failure> {
 async fn serve_http(
     handle: &Handle,
     control: &Control,
+    health: Health,
     port: u16,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     let metrics = Metrics::default();
     control.register(handle, &metrics);
-    let health = Health::default();
     let server = Server::bind("metrics", "", port).await?;
     tracing::info!(address = %server.address(), "metrics");
-    let handlers = vec![
-        metrics.handler(),
-        daemon::http::health_handler(health.clone()),
-    ];
+    let handlers = vec![metrics.handler(), daemon::http::health_handler(health)];
     tokio::spawn(server.run(handlers, shutdown.clone()));
-    tokio::spawn(report_health(handle.clone(), health, shutdown.clone()));
     Ok(())
-}
-
-/// Reports what [`crate::readiness`] says, every few seconds.
-async fn report_health(handle: Handle, health: Health, shutdown: Shutdown) {
-    let every = Duration::from_secs(2);
-    let started = Instant::now();
-    let reporter = health.register("bgp", Some(every * 10), started);
-    while !shutdown.is_requested() {
-        let handle = handle.clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            handle.look(move |v| crate::readiness(v, started.elapsed()))
-        });
-        let said = match looked.await {
-            Ok(Ok(Ok(()))) => health::Report::ready(),
-            Ok(Ok(Err(why))) => health::Report::not_ready(why),
-            _ => health::Report::dead("the speaker has ended"),
-        };
-        reporter.report(Instant::now(), said);
-        tokio::time::sleep(every).await;
-    }
 }
