@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum NextHopMode {
     /// Ourselves to another AS, except where the next hop is on the link that the session
-    /// runs over; unchanged within the AS.
+    /// runs over, or a route of our own names it; unchanged within the AS.
     #[default]
     Auto,
     /// Always ourselves.

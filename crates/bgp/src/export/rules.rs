@@ -189,7 +189,7 @@ impl Reader<'_> {
                 op.apply(&mut a);
             }
         }
-        a.next_hop = self.next_hop(a.next_hop)?;
+        a.next_hop = self.next_hop(a.next_hop, local)?;
         Ok(a)
     }
 
@@ -244,8 +244,9 @@ impl Reader<'_> {
         });
     }
 
-    /// RFC 4271, section 5.1.3; RFC 8950, section 4.
-    fn next_hop(&self, hop: NextHop) -> Result<NextHop, Blocked> {
+    /// RFC 4271, section 5.1.3; RFC 8950, section 4. A next hop that a route of our own names was
+    /// named for peers.
+    fn next_hop(&self, hop: NextHop, local: bool) -> Result<NextHop, Blocked> {
         let key = self.key;
         let unnamed = hop.addr().is_unspecified();
         let readable = match (key.family, hop.family()) {
@@ -259,7 +260,9 @@ impl Reader<'_> {
             && match key.next_hop {
                 NextHopMode::Own => false,
                 NextHopMode::Keep => true,
-                NextHopMode::Auto => key.kind == PeerKind::Internal || on_link(hop.addr()),
+                NextHopMode::Auto => {
+                    local || key.kind == PeerKind::Internal || on_link(hop.addr())
+                }
             };
         if keep {
             return Ok(hop);
