@@ -102,11 +102,15 @@ impl Applied {
         }
     }
 
-    /// The peer that calls from an address.
+    /// The peer that calls from an address. Where several speakers share it, which of them calls
+    /// cannot be seen: one that is waited for may, the others are called at their ports.
     pub(crate) fn caller(&self, from: IpAddr) -> Option<(PeerId, Protection)> {
         let from = from.to_canonical();
-        let mut of_address = self.sessions.range((from, 0)..=(from, u16::MAX));
-        of_address.next().map(|(_, s)| (s.id, s.how.clone()))
+        let of_address = || self.sessions.range((from, 0)..=(from, u16::MAX));
+        let alone = of_address().nth(1).is_none();
+        let mut may = of_address().filter(|(_, s)| alone || s.peer.passive);
+        let (_, s) = may.next().filter(|_| may.next().is_none())?;
+        Some((s.id, s.how.clone()))
     }
 
     /// How a peer is protected; what is missing is said.
@@ -323,6 +327,7 @@ impl Engine {
         if anew && let Some(s) = self.applied.sessions.remove(&key) {
             self.remove(&s, now);
         }
+        let known_passive = self.applied.sessions.get(&key).map(|s| s.peer.passive);
         let id = match self.applied.sessions.get(&key) {
             Some(s) => {
                 if s.config != config
@@ -333,7 +338,6 @@ impl Engine {
                 s.id
             }
             None => {
-                self.protect(peer.address, &how);
                 let Some(router) = &mut self.router else {
                     return;
                 };
@@ -341,6 +345,7 @@ impl Engine {
             }
         };
         self.applied.names.insert(id, peer.name());
+        let keep = known_passive == Some(peer.passive);
         let session = Session {
             id,
             peer: peer.clone(),
@@ -348,6 +353,9 @@ impl Engine {
             how,
         };
         self.applied.sessions.insert(key, session);
+        if !keep {
+            self.protect_caller(peer.address);
+        }
     }
 
     fn remove(&mut self, s: &Session, now: Instant) {
@@ -355,9 +363,7 @@ impl Engine {
             router.remove_peer(s.id, now);
         }
         self.applied.names.remove(&s.id);
-        if s.how.key.is_some() {
-            self.protect(s.peer.address, &Protection::default());
-        }
+        self.protect_caller(s.peer.address);
         // What it is told last goes out before its number is given anew.
         self.flush(now);
     }
@@ -420,13 +426,19 @@ impl Engine {
         }
     }
 
+    /// Sets on listeners what protects whoever may call from an address, if anybody.
+    fn protect_caller(&mut self, address: IpAddr) {
+        let how = self.applied.caller(address).map(|(_, how)| how);
+        self.protect(address, &how.unwrap_or_default());
+    }
+
     /// Sets every key on listeners that are new.
     fn protect_all(&mut self) {
         let keyed = self.applied.sessions.values();
         let keyed = keyed.filter(|s| s.how.key.is_some());
-        let all: Vec<_> = keyed.map(|s| (s.peer.address, s.how.clone())).collect();
-        for (address, how) in all {
-            self.protect(address, &how);
+        let all: BTreeSet<IpAddr> = keyed.map(|s| s.peer.address).collect();
+        for address in all {
+            self.protect_caller(address);
         }
     }
 }
