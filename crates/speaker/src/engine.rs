@@ -8,7 +8,7 @@ use crate::bfd::Bfd;
 use crate::bmp::{STATIONS, Station, StationStatus, Stations};
 use crate::conns::{Conn, Phase, Wrote};
 use crate::handle::{Command, Handle, Inbox, Watch};
-use crate::kernel::{Change, Local, Order, Policy, Report, Worker};
+use crate::kernel::{Change, Gate, Local, NextHops, Order, Policy, Report, Worker};
 use crate::poll::{Poll, Ready, WOKEN, Waker};
 use crate::sockets::{self, Protection, SocketError};
 use bgp::error::Code;
@@ -177,15 +177,24 @@ pub(crate) struct Engine {
 /// LOCAL_PREF of a route that has none (RFC 4271, section 9.1.1, leaves it to us).
 const LOCAL_PREF: u32 = 100;
 
-/// What the kernel is to hold of what is best now: nothing of what is our own.
-fn change_of(c: &RouteChange<'_>) -> Change {
+/// What the kernel is to hold of what is best now: nothing of what is our own. `address` is that of a
+/// peer.
+fn change_of(c: &RouteChange<'_>, mut address: impl FnMut(PeerId) -> Option<IpAddr>) -> Change {
     let learned = c.route.as_ref().filter(|r| r.peer != PeerId::LOCAL);
     let want = learned.map(|r| {
-        let hops = r.next_hops.iter().map(|(hop, _)| hop.addr());
+        let mut gates: NextHops = r
+            .next_hops
+            .iter()
+            .map(|(hop, _)| Gate::of(hop.addr()))
+            .collect();
+        // The best path's hop comes first.
+        if let Some(gate) = gates.first_mut().filter(|g| g.is_link_local()) {
+            gate.beside = address(r.peer);
+        }
         let preference = r.attributes.local_pref.unwrap_or(LOCAL_PREF);
         // Metric 0 means another one with IPv6.
         let metric = METRIC_BASE.saturating_sub(preference).max(1);
-        (hops.collect(), metric)
+        (gates, metric)
     });
     Change {
         prefix: c.prefix,
@@ -534,7 +543,20 @@ impl Engine {
                 return;
             }
             let mut changes = Vec::with_capacity(room.min(64));
-            self.routes_due = router.take_routes(room, |c| changes.push(change_of(&c)));
+            // Looked up for link-local next hops alone; routes of one peer come together.
+            let mut last: Option<(PeerId, Option<IpAddr>)> = None;
+            let applied = &self.applied;
+            let mut address = |peer| match last {
+                Some((p, address)) if p == peer => address,
+                _ => {
+                    let found = applied.ids().into_iter().find(|(id, _)| *id == peer);
+                    let address = found.map(|(_, at)| applied.plan.peers[at].address);
+                    last = Some((peer, address));
+                    address
+                }
+            };
+            let take = |c: RouteChange<'_>| changes.push(change_of(&c, &mut address));
+            self.routes_due = router.take_routes(room, take);
             if !changes.is_empty() {
                 kernel.order(Order::Routes(changes));
             }
@@ -600,6 +622,8 @@ impl Engine {
         let ignored = plan.speaker.as_ref().map(|s| s.ignored_interfaces.clone());
         kernel.order(Order::Policy(Policy {
             refuse: plan.kernel.refuse.clone(),
+            tunnelled: plan.kernel.tunnelled.clone(),
+            peers: plan.peers.iter().map(|p| p.address).collect(),
             statics: plan.peers.iter().filter_map(by).collect(),
             ignored: ignored.unwrap_or_default(),
         }));

@@ -72,6 +72,23 @@ impl Ways {
         self.routes.get(dst).map_or(&[], SmallVec::as_slice)
     }
 
+    /// Whether an address is on this link without a gateway.
+    pub(crate) fn on_link(&self, addr: IpAddr, dev: IfIndex) -> bool {
+        let straight = |h: &Hop| h.dev == Some(dev) && h.gateway.is_none();
+        let mut all = self.routes.covering(Cidr::host(addr));
+        all.any(|(_, routes)| routes.iter().any(|r| r.hops.iter().any(straight)))
+    }
+
+    /// The IPv4 routes that go with a link; `None` if one of them shares its traffic with other
+    /// links, since then what the kernel leaves of it is to be looked at.
+    pub(crate) fn lost(&self, dev: IfIndex) -> Option<Vec<Route>> {
+        let through = |r: &&Route| r.hops.iter().any(|h| h.dev == Some(dev));
+        let four = self.routes.within(Cidr::any(Family::V4));
+        let all: Vec<&Route> = four.flat_map(|(_, r)| r).filter(through).collect();
+        let alone = all.iter().all(|r| r.hops.len() == 1);
+        alone.then(|| all.into_iter().cloned().collect())
+    }
+
     /// All prefixes that others have routes to.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = Cidr> + '_ {
         self.routes.iter().map(|(c, _)| c)

@@ -6,16 +6,19 @@
 //!
 //! Never: decides which route is best.
 
+mod counted;
+mod rows;
 mod run;
 mod table;
 
-pub(crate) use table::Change;
+pub(crate) use table::{Change, Gate, NextHops};
 
 use crate::engine::Kernel;
 use crate::handle::Reporter;
 use bgp::rib::HopState;
 use net::{Cidr, Family, IfName};
 use netlink::NetlinkError;
+use peering::Tunnelled;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,6 +51,10 @@ pub(crate) enum Order {
 pub(crate) struct Policy {
     /// Nothing inside of these is written.
     pub refuse: Vec<Cidr>,
+    /// What is inside of these leads through the IP in IP device.
+    pub tunnelled: Vec<Tunnelled>,
+    /// Who is spoken with.
+    pub peers: Vec<IpAddr>,
     /// Peers, and the gateways by which they are reached.
     pub statics: Vec<(IpAddr, IpAddr)>,
     /// Interfaces whose routes are not told; `*` at an end.

@@ -11,8 +11,9 @@ use crate::hops::{self, Way};
 use bgp::rib::HopState;
 use net::{Cidr, Family, IfIndex, IfName};
 use netlink::NetlinkError;
-use route::{Kind, Plan, Proto, Route};
+use route::{Kind, Plan, Proto, Route, Seen};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,6 +32,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// So many troubles are told by name.
 const TOLD: usize = 8;
+/// The device for IP in IP (Calico's name, and the kernel's for the first).
+const TUNNEL: &str = "tunl0";
 
 /// Who listens to the kernel; ends with its value.
 pub(super) struct Watch {
@@ -123,6 +126,10 @@ pub(super) struct Run {
     failures: BTreeMap<Cidr, String>,
     retry: Option<(Instant, Duration)>,
     trouble: Option<String>,
+    /// Routes wait for the tunnel device, and that was told.
+    lacks_tunnel: bool,
+    /// What is written; kept for its memory.
+    plan: Plan,
     /// Changes that were taken in and still count as waiting.
     owed: usize,
     stop: bool,
@@ -144,7 +151,7 @@ impl Run {
             watch,
             routes,
             links: link::Handle::open()?,
-            table: Table::new(Proto(settings.protocol)),
+            table: Table::new(Proto(settings.protocol), RandomState::new().hash_one(0)),
             names: HashMap::new(),
             policy: Policy::default(),
             locals: BTreeMap::new(),
@@ -153,6 +160,8 @@ impl Run {
             failures: BTreeMap::new(),
             retry: None,
             trouble: None,
+            lacks_tunnel: false,
+            plan: Plan::default(),
             owed: 0,
             stop: false,
         })
@@ -228,13 +237,16 @@ impl Run {
                 if policy.statics != self.policy.statics {
                     self.table.set_statics(policy.statics.iter().copied());
                 }
+                self.table.set_peers(policy.peers.iter().copied());
                 self.table.set_refuse(policy.refuse.clone());
+                self.table.set_tunnelled(policy.tunnelled.clone());
                 self.policy = policy;
             }
             Order::Converged(family) => self.table.converge(family),
             Order::Forget => {
                 self.table.forget();
                 self.policy.statics.clear();
+                self.policy.peers.clear();
             }
             Order::Stop => self.stop = true,
         }
@@ -272,20 +284,63 @@ impl Run {
             link::Event::Link(l) => {
                 let new = (l.name, l.up);
                 let old = self.names.insert(l.index, new);
-                if old.is_some_and(|o| o != new) {
-                    self.reread_soon();
+                if old != Some(new) {
+                    self.link_changed();
+                }
+                match old {
+                    Some((name, up)) if name != l.name || up && !l.up => self.link_left(l.index),
+                    _ => {}
                 }
             }
             link::Event::LinkGone { index, .. } => {
                 self.names.remove(&index);
-                self.reread_soon();
+                self.link_changed();
+                self.link_left(index);
             }
             link::Event::Address(_, a) => {
                 self.table.ways.address(a.addr, true);
                 self.table.doubt(Cidr::host(a.addr));
             }
-            link::Event::AddressGone(..) | link::Event::Resync => self.reread_soon(),
+            link::Event::AddressGone(_, a) => match a.addr {
+                // IPv4 routes go along without a word.
+                IpAddr::V4(_) => self.reread_soon(),
+                // Every pod's interface has the same.
+                IpAddr::V6(addr) if addr.is_unicast_link_local() => {}
+                IpAddr::V6(_) => {
+                    self.table.ways.address(a.addr, false);
+                    self.table.doubt(Cidr::host(a.addr));
+                }
+            },
+            link::Event::Resync => self.reread_soon(),
             _ => {}
+        }
+    }
+
+    /// A link is new, up, down, gone or renamed: what was refused for want of it may do now.
+    fn link_changed(&mut self) {
+        self.find_tunnel();
+        if !self.failures.is_empty() {
+            self.retry = Some((Instant::now() + CALM, RETRY));
+        }
+    }
+
+    fn find_tunnel(&mut self) {
+        let named = self.names.iter().find(|(_, n)| n.0.as_str() == TUNNEL);
+        self.table.set_tunnel(named.map(|(index, _)| *index));
+    }
+
+    /// The kernel has taken the IPv4 routes of a link along without a word. Of one that carries none
+    /// of ours, such as a pod's, they are simple to tell; else the tables are read anew.
+    fn link_left(&mut self, index: IfIndex) {
+        let plain = !self.table.uses(index);
+        match self.table.ways.lost(index).filter(|_| plain) {
+            Some(gone) => {
+                for r in gone {
+                    self.touch(r.key.dst);
+                    self.table.ways.remove(&r);
+                }
+            }
+            None => self.reread_soon(),
         }
     }
 
@@ -313,16 +368,24 @@ impl Run {
         for (_, a) in addresses {
             self.table.ways.address(a.addr, true);
         }
+        self.find_tunnel();
         for family in Family::BOTH {
-            let all = self.routes.list(route::Table::MAIN, family)?;
             self.touched.extend(self.table.ways.prefixes());
-            self.table.ways.clear(family);
-            let (ours, others): (Vec<_>, _) = all.into_iter().partition(|r| self.table.is_ours(r));
-            for r in others {
-                self.touched.insert(r.key.dst);
-                self.table.ways.insert(r);
-            }
-            self.table.seen(family, ours);
+            let (table, touched) = (&mut self.table, &mut self.touched);
+            // Never held whole: there may be a million.
+            self.routes
+                .visit(route::Table::MAIN, family, |seen| match seen {
+                    Seen::Begin => {
+                        table.ways.clear(family);
+                        table.look(family);
+                    }
+                    Seen::Route(r) if table.is_ours(&r) => table.seen(r),
+                    Seen::Route(r) => {
+                        touched.insert(r.key.dst);
+                        table.ways.insert(r);
+                    }
+                })?;
+            self.table.looked(family);
         }
         self.table.doubt_all();
         Ok(())
@@ -334,6 +397,10 @@ impl Run {
         if !moved.is_empty() {
             let states = moved.into_iter().map(|(a, w)| (a, self.state(w)));
             self.reports.report(Report::Hops(states.collect()));
+        }
+        let lacks = self.table.lacks_tunnel();
+        if std::mem::replace(&mut self.lacks_tunnel, lacks) != lacks {
+            self.tell_troubles();
         }
         let mut told = Vec::new();
         for prefix in std::mem::take(&mut self.touched) {
@@ -413,12 +480,14 @@ impl Run {
     }
 
     fn write_slice(&mut self) {
-        let ops = self.table.steps(SLICE);
+        let ops = &mut self.plan.ops;
+        ops.clear();
+        self.table.steps(SLICE, ops);
         let tried: Vec<Cidr> = match self.failures.is_empty() {
             true => Vec::new(),
             false => ops.iter().map(|o| o.route().key.dst).collect(),
         };
-        let failures = self.routes.apply(&Plan { ops });
+        let failures = self.routes.apply(&self.plan);
         let before = !self.failures.is_empty();
         for prefix in tried {
             self.failures.remove(&prefix);
@@ -446,6 +515,11 @@ impl Run {
 
     fn tell_troubles(&self) {
         let mut all: Vec<String> = self.trouble.iter().cloned().collect();
+        if self.lacks_tunnel {
+            all.push(format!(
+                "there is no interface {TUNNEL}: routes of pools with IP in IP wait for it"
+            ));
+        }
         all.extend(self.failures.values().take(TOLD).cloned());
         if self.failures.len() > TOLD {
             let more = self.failures.len() - TOLD;

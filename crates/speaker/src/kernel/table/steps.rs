@@ -1,0 +1,110 @@
+//! What is to be written.
+
+use super::*;
+use route::Op;
+
+/// What is to become of a prefix.
+enum Target {
+    Nothing,
+    /// As it is, for now.
+    Keep,
+    Form(u32),
+}
+
+impl Table {
+    fn target(&self, prefix: Cidr, held: Held) -> Target {
+        let want = match (self.statics.get(&prefix), held.want) {
+            (Some(id), _) => *id,
+            (None, 0) if held.adopted => return Target::Keep,
+            (None, 0) => return Target::Nothing,
+            (None, _) if self.refused(prefix) => return Target::Nothing,
+            (None, id) => id,
+        };
+        match self.formed[want as usize] {
+            0 => Target::Keep,
+            form => Target::Form(form),
+        }
+    }
+
+    /// Steps for up to `most` prefixes, as if they succeeded, into `ops`.
+    pub(crate) fn steps(&mut self, most: usize, ops: &mut Vec<Op>) {
+        for _ in 0..most {
+            let Some(id) = self.dirty.pop_front() else {
+                break;
+            };
+            self.step(id, ops);
+        }
+        let converged = self.converged;
+        if converged.iter().any(|c| *c) {
+            let gone = |r: &mut Route| converged[at(r.family())];
+            ops.extend(self.strays.extract_if(.., gone).map(Op::Delete));
+        }
+    }
+
+    fn step(&mut self, id: RowId, ops: &mut Vec<Op>) {
+        let held = Held {
+            dirty: false,
+            ..self.rows.get(id)
+        };
+        self.rows.set(id, held);
+        let prefix = self.rows.prefix(id);
+        match self.target(prefix, held) {
+            Target::Keep => {}
+            Target::Nothing => {
+                ops.extend(self.route(prefix, held.has).map(Op::Delete));
+                self.has(id, 0);
+            }
+            Target::Form(form) if form == held.has => {}
+            Target::Form(form) => {
+                self.changes(prefix, held.has, form, ops);
+                self.forms.again(form);
+                self.has(id, form);
+            }
+        }
+        self.drop_if_idle(id, prefix);
+    }
+
+    fn drop_if_idle(&mut self, id: RowId, prefix: Cidr) {
+        let held = self.rows.get(id);
+        let idle = held == Held::default() && !self.statics.contains_key(&prefix);
+        if idle {
+            self.rows.remove(id);
+        }
+    }
+
+    fn changes(&self, prefix: Cidr, old: u32, new: u32, ops: &mut Vec<Op>) {
+        let metric = |form: u32| self.forms.get(form).map(|f| f.metric);
+        let same = metric(old) == metric(new);
+        let add = self.route(prefix, new);
+        let gone = self.route(prefix, old).map(Op::Delete);
+        match (add, gone) {
+            (Some(r), Some(_)) if same && !self.ways.holds(prefix, r.key.metric) => {
+                ops.push(Op::Replace(r));
+            }
+            // Somebody else's of the same metric: which of the two a replacement hits is the
+            // kernel's choice.
+            (Some(r), Some(gone)) if same => ops.extend([gone, Op::Add(r)]),
+            (add, gone) => ops.extend(add.map(Op::Add).into_iter().chain(gone)),
+        }
+    }
+
+    /// A step that did not succeed: what the kernel has is what it had, and it is to be tried again.
+    pub(crate) fn failed(&mut self, op: &Op) -> Cidr {
+        let prefix = op.route().key.dst;
+        let has = match op {
+            Op::Delete(r) => self.forms.acquire(Form::of(r)).0,
+            // A replacement that was refused: what was there is there, but not known any more.
+            Op::Add(_) | Op::Replace(_) => 0,
+        };
+        let id = self.rows.insert(prefix);
+        self.has(id, has);
+        prefix
+    }
+
+    /// Tries a prefix again.
+    pub(crate) fn again(&mut self, prefix: Cidr) {
+        if let Some(id) = self.rows.find(prefix) {
+            self.mark(id);
+        }
+    }
+}
