@@ -38,6 +38,9 @@ struct Args {
     /// Where the table goes; written when all is measured, printed otherwise
     #[arg(long, default_value = "bench/RESULTS.md")]
     results: PathBuf,
+    /// Of `routing`, only the shapes whose names have this in them
+    #[arg(long, default_value = "", requires = "measures")]
+    shape: String,
     /// What to measure; everything when none is named
     measures: Vec<Measure>,
 }
@@ -73,6 +76,8 @@ pub struct Setting {
     pub dir: PathBuf,
     /// Fewer rounds.
     pub quick: bool,
+    /// Of several shapes, those whose names have this in them.
+    pub shape: String,
 }
 
 impl Setting {
@@ -139,6 +144,7 @@ fn inside(args: &Args, dir: &Path) -> Result<ExitCode> {
         manx,
         dir: dir.to_owned(),
         quick: args.quick,
+        shape: args.shape.clone(),
     };
     let all = args.measures.is_empty();
     let load = load();

@@ -35,6 +35,12 @@ fn prefix(n: u32) -> [u8; 4] {
     [24, a, b, c]
 }
 
+/// An address inside of prefix number `n`.
+pub(crate) fn inside(n: u32) -> Ipv4Addr {
+    let [_, a, b, c] = prefix(n);
+    Ipv4Addr::new(a, b, c, 1)
+}
+
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = MARKER.to_vec();
     out.extend(((HEADER + body.len()) as u16).to_be_bytes());
