@@ -278,11 +278,9 @@ impl Router {
     /// The rules that no policy can change.
     fn refuses(&self, from: &Heard<'_>, a: &Attributes) -> Option<Refusal> {
         let config = from.config;
-        let ours = config.our_asn(self.config.asn);
-        let mut own = a.as_path.count(ours);
-        if ours != self.config.asn {
-            own += a.as_path.count(self.config.asn);
-        }
+        // Towards this peer we are of no other AS than the session's, as with BIRD: a path through
+        // the router's own is longer, and within the AS it loses by its LOCAL_PREF.
+        let own = a.as_path.count(config.our_asn(self.config.asn));
         if own > usize::from(config.allow_own_asn) {
             return Some(Refusal::OwnAs);
         }

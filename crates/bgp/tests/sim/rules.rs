@@ -55,6 +55,42 @@ fn another_as_number_towards_one_peer() {
 }
 
 #[test]
+fn another_as_number_stands_in_the_place_of_ours() {
+    // 1 - 2 - 3, where 2 says to 3 that it is 77; 3 tells paths in which numbers have been before.
+    let local = |_: usize, n: usize, p: &mut PeerConfig| match n {
+        1 if p.asn == Some(Asn(3)) => p.local_asn = Some(Asn(77)),
+        2 => p.asn = Some(Asn(77)),
+        _ => {}
+    };
+    let mut net = chain(&[1, 2, 3], local);
+    let told = |asn: u32, p: &str| {
+        let mut route = own(c(p));
+        route.attributes.as_path = AsPath::default().prepend(Asn(asn), 1);
+        route
+    };
+    for (asn, p) in [(77, "10.77.0.0/16"), (2, "10.2.0.0/16"), (9, "10.9.0.0/16")] {
+        let route = told(asn, p);
+        net.with(2, |r, _| r.announce(c(p), route));
+    }
+    net.run(SOON);
+    // Only the number of the session is ours there.
+    assert_eq!(refusal(&net, 1, c("10.77.0.0/16")), Some(Refusal::OwnAs));
+    assert_eq!(path(&net, 1, c("10.2.0.0/16")), Some(vec![3, 2]));
+    assert_eq!(path(&net, 1, c("10.9.0.0/16")), Some(vec![3, 9]));
+    // Its own number is what it prepends elsewhere, and 77 is not shown there.
+    assert_eq!(path(&net, 0, c("10.9.0.0/16")), Some(vec![2, 3, 9]));
+    // So many of it are taken as are allowed.
+    let id = net.peer_id(1, 2);
+    net.with(1, |r, now| {
+        let mut config = r.peer_config(id).cloned().expect("there");
+        config.allow_own_asn = 1;
+        r.configure_peer(id, config, now);
+    });
+    net.run(SOON);
+    assert_eq!(path(&net, 1, c("10.77.0.0/16")), Some(vec![3, 77]));
+}
+
+#[test]
 fn draining_routes_are_the_last_choice() {
     for heed in [true, false] {
         let mut net = chain(&[1, 2], |_, _, p| p.graceful_shutdown = heed);
