@@ -5,7 +5,7 @@
 use crate::kinds::endpoint::QosControls;
 use crate::meta::StringMap;
 use crate::wire::NumOrString;
-use model::{Bfd, BfdHops};
+use model::{AddPath, Bfd, BfdHops};
 use net::{Cidr, Family};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,6 +18,9 @@ pub const DSCP: &str = "qos.projectcalico.org/dscp";
 
 /// How a BGPPeer's path is watched by BFD, and, on the default BGPConfiguration, those of the mesh.
 pub const BFD: &str = "manx.io/bfd";
+
+/// Which way several paths to a prefix go between us and a BGPPeer (RFC 7911).
+pub const ADD_PATH: &str = "manx.io/add-path";
 
 /// Prefix of the annotations that limit a pod's traffic.
 const QOS: &str = "qos.projectcalico.org/";
@@ -185,6 +188,20 @@ fn strings(annotation: &str, value: &str) -> Result<Vec<String>, AnnotationError
     } else {
         Ok(list)
     }
+}
+
+/// Reads [`ADD_PATH`]: `receive`, `send` or `both`.
+///
+/// # Errors
+/// Why it cannot be followed.
+pub fn add_path(text: &str) -> Result<AddPath, String> {
+    let (receive, send) = match text.trim() {
+        "receive" => (true, false),
+        "send" => (false, true),
+        "both" => (true, true),
+        other => return Err(format!("must be receive, send or both, not {other:?}")),
+    };
+    Ok(AddPath { receive, send })
 }
 
 /// Reads [`BFD`]: `true`, `false`, or what differs from the default of 300 ms and 3, as in

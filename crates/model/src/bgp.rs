@@ -161,6 +161,16 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// Several paths to one prefix (RFC 7911): the annotation `manx.io/add-path`, since Calico has no
+/// field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AddPath {
+    /// They are taken from the peer.
+    pub receive: bool,
+    /// They are sent to the peer.
+    pub send: bool,
+}
+
 /// A BGPPeer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BgpPeer {
@@ -194,6 +204,8 @@ pub struct BgpPeer {
     pub reverse: bool,
     /// Annotation `manx.io/bfd`: how the path to it is watched.
     pub bfd: Option<Bfd>,
+    /// Annotation `manx.io/add-path`: which way several paths to a prefix go.
+    pub add_path: AddPath,
 }
 
 /// `matchOperator`.

@@ -17,8 +17,8 @@ mod service;
 mod update;
 
 pub use bgp::{
-    Bfd, BfdHops, BgpConfig, BgpFilter, BgpPeer, BgpRemote, CidrMatch, Community, FilterOperation,
-    FilterRule, NextHopMode, PrefixCommunities, Secret, SecretKey, SecretRef,
+    AddPath, Bfd, BfdHops, BgpConfig, BgpFilter, BgpPeer, BgpRemote, CidrMatch, Community,
+    FilterOperation, FilterRule, NextHopMode, PrefixCommunities, Secret, SecretKey, SecretRef,
 };
 pub use endpoint::{
     EndpointKey, HostEndpoint, NamedPort, NetworkSet, NetworkSetKey, Profile, ProfileId, Qos,

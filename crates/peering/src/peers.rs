@@ -6,8 +6,8 @@
 
 use crate::world::{DEFAULT_PORT, Speaker, World, address};
 use model::{
-    Bfd, BfdHops, BgpFilter, BgpPeer, BgpRemote, FilterRule, LabelSource, Labels, NextHopMode,
-    Node, SecretKey, WorkloadEndpoint,
+    AddPath, Bfd, BfdHops, BgpFilter, BgpPeer, BgpRemote, FilterRule, LabelSource, Labels,
+    NextHopMode, Node, SecretKey, WorkloadEndpoint,
 };
 use net::{Asn, Family};
 use std::collections::BTreeMap;
@@ -95,6 +95,8 @@ pub struct Peer {
     /// How the path to it is watched. Without `hops` the resources do not say whether it is on a
     /// link of ours.
     pub bfd: Option<Bfd>,
+    /// Which way several paths to a prefix go.
+    pub add_path: AddPath,
 }
 
 impl Peer {
@@ -488,6 +490,14 @@ fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, e
             let near = workload || peer.ttl_security == Some(1);
             watched(world, b, near, end.address)
         }),
+        add_path: match end.by {
+            // What the other side sends we take.
+            By::Reverse => AddPath {
+                receive: peer.add_path.send,
+                send: peer.add_path.receive,
+            },
+            _ => peer.add_path,
+        },
     }
 }
 
@@ -543,5 +553,6 @@ fn mesh_peer(world: &World, me: &Speaker, end: &End) -> Peer {
         import: Vec::new(),
         export: Vec::new(),
         bfd: (default.and_then(|c| c.mesh_bfd)).map(|b| watched(world, b, false, end.address)),
+        add_path: AddPath::default(),
     }
 }

@@ -686,3 +686,22 @@ fn what_matters_not_is_told_so() {
     assert!(!w.update(block(None)));
     assert!(!w.update(Update::Ready(true)));
 }
+
+#[test]
+fn several_paths_go_the_way_that_is_asked_for_and_the_other_side_follows() {
+    let add_path = |receive, send| model::AddPath { receive, send };
+    let told = |me: &str, how| {
+        let mut p = peer(BgpRemote::Nodes(select("rack == '2'")));
+        p.node = Some("a".into());
+        p.add_path = how;
+        let plan = world_of(me, vec![no_mesh(), resource("rr", p)]).plan();
+        plan.peers[0].add_path
+    };
+    assert_eq!(told("a", add_path(true, false)), add_path(true, false));
+    assert_eq!(told("c", add_path(true, false)), add_path(false, true));
+    assert_eq!(told("c", add_path(false, true)), add_path(true, false));
+    assert_eq!(told("c", add_path(true, true)), add_path(true, true));
+    assert_eq!(told("a", add_path(false, false)), add_path(false, false));
+    let mesh = world(vec![]).plan();
+    assert_eq!(mesh.peers[0].add_path, add_path(false, false));
+}

@@ -6,7 +6,7 @@
 use crate::engine::{Engine, Settings};
 use crate::sockets::{self, Protection};
 use bgp::attr::Attributes;
-use bgp::peer::{NextHopMode, PeerConfig, Restart, Timers};
+use bgp::peer::{AddPathSend, NextHopMode, PeerConfig, Restart, Timers};
 use bgp::policy::Policy;
 use bgp::rib::PeerId;
 use bgp::router::{Config, LocalRoute, Restarting, Router};
@@ -166,6 +166,10 @@ fn config_of(peer: &Peer, import: Arc<Policy>, export: Arc<Policy>) -> PeerConfi
         time: Duration::from_secs(peer.restart.into()),
         ..Restart::default()
     });
+    c.add_path_receive = peer.add_path.receive;
+    if peer.add_path.send {
+        c.add_path_send = AddPathSend::All;
+    }
     c.import = import;
     c.export = export;
     c

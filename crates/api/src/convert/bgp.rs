@@ -4,7 +4,7 @@
 //! carry a port; `keepOriginalNextHop` is an old word for `nextHopMode: Keep`.
 
 use super::{Cause, cause, go_duration, policy::parse_selector};
-use crate::annotations::{self, BFD};
+use crate::annotations::{self, ADD_PATH, BFD};
 use crate::kinds::bgp::{
     BgpFilter, BgpFilterOperation, BgpFilterRule, BgpPassword, BgpPeer, BgpPeerSpec,
 };
@@ -12,8 +12,8 @@ use crate::kinds::config::{BgpConfiguration, BgpConfigurationSpec, CidrBlock};
 use crate::meta::ObjectMeta;
 use crate::wire::AsNumber;
 use model::{
-    Bfd, BgpConfig, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule, NextHopMode,
-    PrefixCommunities, SecretKey, Selector, Update,
+    AddPath, Bfd, BgpConfig, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule,
+    NextHopMode, PrefixCommunities, SecretKey, Selector, Update,
 };
 use net::{Asn, Cidr};
 use std::net::{IpAddr, SocketAddr};
@@ -90,6 +90,18 @@ fn blocks(field: &str, list: &[CidrBlock]) -> Result<Vec<Cidr>, Cause> {
 fn number(field: &str, n: Option<i64>) -> Result<Option<u32>, Cause> {
     n.map(|n| u32::try_from(n).map_err(|_| format!("{field}: {n} is out of range")))
         .transpose()
+}
+
+fn add_path(meta: &ObjectMeta) -> Result<AddPath, Cause> {
+    let read = |text: &str| {
+        annotations::add_path(text).map_err(|e| format!("metadata.annotations[{ADD_PATH}]: {e}"))
+    };
+    Ok(meta
+        .annotations
+        .get(ADD_PATH)
+        .map(|t| read(t))
+        .transpose()?
+        .unwrap_or_default())
 }
 
 fn bfd(meta: &ObjectMeta) -> Result<Option<Bfd>, Cause> {
@@ -198,6 +210,7 @@ pub(super) fn peer_update(r: &BgpPeer) -> Result<Update, Cause> {
         filters: s.filters.iter().map(|f| f.as_str().into()).collect(),
         reverse: s.reverse_peering != "Manual",
         bfd: bfd(&r.metadata)?,
+        add_path: add_path(&r.metadata)?,
     };
     Ok(Update::BgpPeer(r.metadata.name.as_str().into(), Some(peer)))
 }

@@ -1,7 +1,7 @@
 //! BGPConfiguration, BGPPeer and BGPFilter.
 
 use super::{Check, names};
-use crate::annotations::{self, BFD};
+use crate::annotations::{self, ADD_PATH, BFD};
 use crate::convert::{community, peer_address};
 use crate::kinds::bgp::{
     BgpFilterOperation, BgpFilterRule, BgpFilterSpec, BgpPassword, BgpPeer, BgpPeerSpec,
@@ -211,6 +211,11 @@ fn communities(c: &mut Check, s: &BgpConfigurationSpec) {
 pub(super) fn peer(c: &mut Check, r: &BgpPeer) {
     let s = &r.spec;
     bfd(c, &r.metadata);
+    if let Some(text) = r.metadata.annotations.get(ADD_PATH)
+        && let Err(reason) = annotations::add_path(text)
+    {
+        c.fail(format!("metadata.annotations[{ADD_PATH}]"), text, reason);
+    }
     exclusive(c, s);
     if !s.node.is_empty() && !names::is_subdomain(&s.node) {
         c.fail("spec.node", &s.node, "invalid node name");

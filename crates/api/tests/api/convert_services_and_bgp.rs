@@ -149,6 +149,39 @@ fn bgp_peers() {
 }
 
 #[test]
+fn several_paths_by_annotation() {
+    let text = |value: &str| {
+        format!(
+            "metadata: {{name: p, annotations: {{manx.io/add-path: {value}}}}}\n\
+             spec: {{peerIP: 10.0.0.1, asNumber: 65001}}"
+        )
+    };
+    for (value, receive, send) in [
+        ("receive", true, false),
+        ("send", false, true),
+        ("both", true, true),
+    ] {
+        let Update::BgpPeer(_, Some(p)) = update(&v3(K::BgpPeer, &text(value))) else {
+            panic!("no peer")
+        };
+        assert_eq!(p.add_path, model::AddPath { receive, send });
+    }
+    assert_eq!(
+        peer("{peerIP: 10.0.0.1}").add_path,
+        model::AddPath::default()
+    );
+    let bad = v3(K::BgpPeer, &text("all"));
+    let why = "must be receive, send or both, not \"all\"";
+    let said = api::updates(&bad).unwrap_err().to_string();
+    assert!(said.contains("BGPPeer") && said.contains(why), "{said}");
+    let said = api::validate(&bad).unwrap_err().to_string();
+    assert!(
+        said.contains("metadata.annotations[manx.io/add-path]") && said.contains(why),
+        "{said}"
+    );
+}
+
+#[test]
 fn bgp_filters() {
     let u = update(&v3(
         K::BgpFilter,

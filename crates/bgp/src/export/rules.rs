@@ -260,9 +260,7 @@ impl Reader<'_> {
             && match key.next_hop {
                 NextHopMode::Own => false,
                 NextHopMode::Keep => true,
-                NextHopMode::Auto => {
-                    local || key.kind == PeerKind::Internal || on_link(hop.addr())
-                }
+                NextHopMode::Auto => local || key.kind == PeerKind::Internal || on_link(hop.addr()),
             };
         if keep {
             return Ok(hop);

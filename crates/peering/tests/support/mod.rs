@@ -47,6 +47,7 @@ pub(crate) fn peer(remote: BgpRemote) -> BgpPeer {
         filters: Vec::new(),
         reverse: true,
         bfd: None,
+        add_path: model::AddPath::default(),
     }
 }
 

@@ -1,10 +1,15 @@
-//! Two speakers on one wire: ours and BIRD, in namespaces of their own.
+//! Speakers on one wire, in namespaces of their own: ours, what it is told, and BIRD.
 //!
 //! Promises: nothing outlives its value; what is waited for has a deadline, and what was seen last is
 //! shown when it passes.
 #![allow(unreachable_pub, reason = "a module of test programs")]
-#![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(dead_code, unused_imports, reason = "each test file uses some of it")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+pub mod bird;
+pub mod program;
+
+pub use bird::{Bird, sessions, statics};
 
 use bgp::fsm::State;
 use bgp::types::RouterId;
@@ -16,15 +21,11 @@ use net::{Asn, Cidr};
 use netlink::netns::NetNs;
 use speaker::{Handle, Settings};
 use std::fmt::Debug;
-use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Whatever is waited for comes sooner than this on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Asks until there is an answer that will do.
 #[track_caller]
@@ -103,136 +104,6 @@ pub fn connect(one: End<'_>, other: End<'_>) {
     }
 }
 
-/// A BIRD, ended with its value.
-pub struct Bird {
-    child: Child,
-    dir: tempfile::TempDir,
-    ns: NetNs,
-}
-
-impl Bird {
-    /// Starts one with a configuration, to which the router id and what every BIRD needs are added.
-    pub fn start(ns: &NetNs, id: &str, config: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let ns = ns.try_clone().unwrap();
-        std::fs::write(dir.path().join("bird.conf"), head(id, config)).unwrap();
-        let child = spawn(&ns, &dir, &[]);
-        let this = Self { child, dir, ns };
-        until(
-            "BIRD answers",
-            || this.try_ask("show status"),
-            Option::is_some,
-        );
-        this
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("bird.ctl")
-    }
-
-    fn try_ask(&self, command: &str) -> Option<String> {
-        let mut stream = UnixStream::connect(self.socket()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        writeln!(stream, "{command}").ok()?;
-        let mut out = String::new();
-        for line in BufReader::new(stream).lines().skip(1) {
-            let line = line.ok()?;
-            let last = line.as_bytes().get(4) == Some(&b' ')
-                && matches!(line.as_bytes().first(), Some(b'0' | b'8' | b'9'))
-                && !line.starts_with("0016");
-            out.push_str(&line);
-            out.push('\n');
-            if last {
-                return Some(out);
-            }
-        }
-        None
-    }
-
-    /// What BIRD answers.
-    #[track_caller]
-    pub fn ask(&self, command: &str) -> String {
-        self.try_ask(command).unwrap()
-    }
-
-    /// What BIRD has of a prefix, with all attributes.
-    pub fn route(&self, prefix: &str) -> String {
-        self.ask(&format!("show route all {prefix}"))
-    }
-
-    /// What it has written down.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
-    }
-
-    /// Takes another configuration.
-    pub fn configure(&self, id: &str, config: &str) {
-        std::fs::write(self.dir.path().join("bird.conf"), head(id, config)).unwrap();
-        let said = self.ask("configure");
-        assert!(said.contains("Reconfigur"), "{said}");
-    }
-
-    /// Ends it at once, without a word to anybody.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Starts it again after [`Bird::kill`], as one that recovers.
-    pub fn recover(&mut self) {
-        let _ = std::fs::remove_file(self.socket());
-        self.child = spawn(&self.ns, &self.dir, &["-R"]);
-        until(
-            "BIRD answers",
-            || self.try_ask("show status"),
-            Option::is_some,
-        );
-    }
-
-    #[track_caller]
-    pub fn established(&self, protocol: &str) {
-        until(
-            "BIRD's session",
-            || self.ask(&format!("show protocols {protocol}")),
-            |s| s.contains("Established"),
-        );
-    }
-}
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn head(id: &str, config: &str) -> String {
-    format!("router id {id};\nlog stderr all;\nprotocol device {{ scan time 1; }}\n{config}\n")
-}
-
-fn spawn(ns: &NetNs, dir: &tempfile::TempDir, more: &[&str]) -> Child {
-    let at = |name: &str| dir.path().join(name);
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(at("log"))
-        .unwrap();
-    let mut command = ns.command("/usr/sbin/bird").unwrap();
-    command
-        .args(["-f", "-c"])
-        .arg(at("bird.conf"))
-        .arg("-s")
-        .arg(at("bird.ctl"))
-        .arg("-P")
-        .arg(at("bird.pid"))
-        .args(more);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
 /// Our speaker as node `a`, ended with its value, without a word.
 pub struct Ours {
     pub handle: Handle,
@@ -254,7 +125,6 @@ impl Ours {
     }
 
     /// Says who its peers are, and how far.
-        bfd: None,
     pub fn states(&self) -> Vec<(String, State)> {
         let look = |v: &speaker::View<'_>| {
             let state = |id| v.router?.peer_status(id).map(|s| s.state);
@@ -384,6 +254,8 @@ pub fn peer_with(name: &str, at: &str, asn: u32, change: impl FnOnce(&mut BgpPee
         reachable_by: None,
         filters: Vec::new(),
         reverse: true,
+        bfd: None,
+        add_path: model::AddPath::default(),
     };
     change(&mut peer);
     Update::BgpPeer(name.into(), Some(peer))
@@ -442,31 +314,4 @@ pub fn world() -> Vec<Update> {
         block("172.16.1.0/26", Some("a")),
         block("fd10::40/122", Some("a")),
     ]
-}
-
-/// BIRD's side of a session for both families with us as AS `theirs`; BIRD is of AS `own`.
-pub fn sessions(own: u32, theirs: u32, more: &str) -> String {
-    [("4", "10.0.0"), ("6", "fd00:")]
-        .map(|(f, net)| {
-            let (us, them) = match f {
-                "4" => (format!("{net}.1"), format!("{net}.2")),
-                _ => (format!("{net}:1"), format!("{net}:2")),
-            };
-            format!(
-                "protocol bgp m{f} {{ local {them} as {own}; neighbor {us} as {theirs}; \
-                 connect delay time 1; connect retry time 1; error wait time 1, 2; {more}
-                 ipv{f} {{ import all; export where source = RTS_STATIC; }}; }}\n"
-            )
-        })
-        .concat()
-}
-
-/// Routes that BIRD has of its own.
-pub fn statics(routes: &[&str]) -> String {
-    let of = |f: &str, six: bool| {
-        let each = routes.iter().filter(|r| r.contains(':') == six);
-        let each: String = each.map(|r| format!("route {r} blackhole; ")).collect();
-        format!("protocol static s{f} {{ ipv{f}; {each} }}\n")
-    };
-    of("4", false) + &of("6", true)
 }
