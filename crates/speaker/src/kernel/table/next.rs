@@ -99,7 +99,12 @@ impl Table {
         if addr.is_unspecified() {
             return;
         }
-        self.tracked.entry(addr).or_default().by_router = used;
+        let tracked = self.tracked.entry(addr).or_default();
+        if used && !tracked.by_router {
+            // The way may be known, as that to a peer is: the router has not heard of it.
+            tracked.way = None;
+        }
+        tracked.by_router = used;
         self.tracked_changed(addr);
     }
 
