@@ -25,7 +25,12 @@ Examples:
   sudo manx node status")]
 pub struct NodeStatusArgs {
     /// Directory of the control sockets
-    #[arg(long, value_name = "DIR", default_value = "/var/run/calico")]
+    #[arg(
+        long,
+        env = "MANX_BGP_DIR",
+        value_name = "DIR",
+        default_value = "/var/run/calico"
+    )]
     pub socket: PathBuf,
     /// Where processes are listed
     #[arg(long, hide = true, default_value = "/proc")]

@@ -256,6 +256,23 @@ fn bird_s_words() {
 }
 
 #[test]
+fn a_session_whose_password_is_gone_says_so() {
+    let (_ns, mut a, _b) = two();
+    let of = |a: &One| a.ask(r#"{"ask":"peers","peer":"four"}"#)[0].clone();
+    let text = resources(1, 2);
+    let secret = |d: &&str| d.contains("kind: Secret");
+    let without: Vec<&str> = text.split("---\n").filter(|d| !secret(d)).collect();
+    a.follow(&without.join("---\n"));
+    let down = until("it is down", || of(&a), |p| p["state"] == "Idle");
+    let why = "its password is in secret k (p), which does not exist: the session stays down until it does";
+    assert_eq!(down["lastError"], why, "{down:#?}");
+    let birds = a.bird("bird.ctl", "show protocols");
+    assert!(birds.contains(why), "{birds}");
+    a.follow(&text);
+    until("it is back", || of(&a), |p| p["state"] == "Established");
+}
+
+#[test]
 fn our_own_words() {
     let (_ns, a, mut b) = two();
     let peers = a.ask(r#"{"ask":"peers","peer":"four"}"#);

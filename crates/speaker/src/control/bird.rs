@@ -358,8 +358,7 @@ fn glob(pattern: &str, name: &str) -> bool {
 
 /// BGP's state and, while it is not up, why.
 fn info(p: &PeerReport) -> String {
-    let error = p.status.as_ref().and_then(|s| s.last_error.as_deref());
-    let error = error.filter(|_| !p.is_up());
+    let error = p.error().filter(|_| !p.is_up());
     format!(
         "{:<13} {}",
         p.state().to_string(),
@@ -411,7 +410,7 @@ fn details(p: &PeerReport) -> Vec<String> {
     if let Some(bfd) = &p.bfd {
         out.push(format!("    BFD:              {}", bfd.state));
     }
-    if let Some(error) = s.last_error.as_ref().filter(|_| !p.is_up()) {
+    if let Some(error) = p.error().filter(|_| !p.is_up()) {
         out.push(format!("    Last error:       {error}"));
     }
     out

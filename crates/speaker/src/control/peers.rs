@@ -20,6 +20,8 @@ pub(crate) struct PeerReport {
     pub peer: Peer,
     /// Its session; `None`: it stays down, for one of the speaker's troubles.
     pub status: Option<PeerStatus>,
+    /// What keeps it down, if that is no error of a session.
+    pub trouble: Option<String>,
     /// What watches the path to it; `None`: nothing does.
     pub bfd: Option<BfdReport>,
     /// Since when it is up, or not.
@@ -33,6 +35,12 @@ pub(crate) struct PeerReport {
 }
 
 impl PeerReport {
+    /// What went wrong last: with its session, or with bringing one up at all.
+    pub(crate) fn error(&self) -> Option<&str> {
+        let of_session = self.status.as_ref().and_then(|s| s.last_error.as_deref());
+        of_session.or(self.trouble.as_deref())
+    }
+
     /// Its state.
     pub(crate) fn state(&self) -> State {
         self.status.as_ref().map_or(State::Idle, |s| s.state)
@@ -71,9 +79,14 @@ pub(crate) fn collect(view: &View<'_>, history: &History) -> Vec<PeerReport> {
         let id = ids[i];
         let name = peer.name();
         let past = history.of(&name);
+        let of_it = |t: &String| Some(t.strip_prefix(&name)?.strip_prefix(": ")?.to_owned());
         PeerReport {
             peer: peer.clone(),
             status: id.and_then(|id| view.router?.peer_status(id)),
+            trouble: match id {
+                Some(_) => None,
+                None => view.troubles.iter().find_map(of_it),
+            },
             bfd: view.bfd.report(peer),
             since: past.since,
             flaps: past.flaps,

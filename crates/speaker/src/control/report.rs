@@ -213,7 +213,7 @@ impl From<&PeerReport> for PeerJson {
             ttl_security: r.peer.ttl_security,
             router_id: s.and_then(|s| s.router_id).map(|id| id.to_string()),
             bfd: r.bfd.as_ref().map(Into::into),
-            last_error: s.and_then(|s| s.last_error.clone()),
+            last_error: r.error().map(str::to_owned),
             families: Family::BOTH
                 .into_iter()
                 .filter(|f| n.is_some_and(|n| n.carries(*f)))
