@@ -1,12 +1,14 @@
 //! Our side of a session with a stranger: how it is set up, what it holds, what it tells.
 
-use super::Seen;
-use crate::support::{Ours, cidr, until};
+use super::{Seen, THEM};
+use crate::support::{Ours, cidr, ip, peer_with, until, world};
 use bgp::peer::PeerConfig;
 use bgp::router::Event;
 use model::{
-    BgpConfig, BgpFilter, Community, FilterOperation, FilterRule, PrefixCommunities, Update,
+    BgpConfig, BgpFilter, BgpPeer, Community, FilterOperation, FilterRule, PrefixCommunities,
+    Update,
 };
+use net::Asn;
 use netlink::netns::NetNs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -52,10 +54,16 @@ pub fn held(ours: &Ours, prefix: &str) -> Option<Held> {
         let seen = Seen {
             path: a.as_path.asns().map(|n| n.0).collect(),
             hop: a.next_hop.addr().to_string(),
-            med: a.med,
+            med: a.med.filter(|m| *m != 0),
             local_pref: a.local_pref,
             communities: a.communities.iter().map(|c| c.to_string()).collect(),
             large: a.large_communities.iter().map(|c| c.to_string()).collect(),
+            extended: a
+                .rare()
+                .ext_communities
+                .iter()
+                .map(|c| c.to_string())
+                .collect(),
             originator: a.rare().originator_id.map(|i| i.to_string()),
             clusters: a
                 .rare()
@@ -85,6 +93,70 @@ pub fn learned(ours: &Ours, prefix: &str) -> Seen {
 pub fn in_use(ours: &Ours, family: net::Family) -> usize {
     let look = move |v: &speaker::View<'_>| v.router.map_or(0, |r| r.routes(family).count());
     ours.handle.look(look).unwrap()
+}
+
+/// The paths of AS numbers of every path to a prefix that may be used.
+pub fn paths(ours: &Ours, prefix: &str) -> Vec<String> {
+    let prefix = cidr(prefix);
+    let look = move |v: &speaker::View<'_>| {
+        let all = v.router.and_then(|r| r.explain(prefix));
+        let all = all.map_or_else(Vec::new, |e| e.paths);
+        let path = |p: &bgp::router::PathReport| p.attributes.as_path.to_string();
+        let mut out: Vec<String> = all.iter().map(path).collect();
+        out.sort();
+        out
+    };
+    ours.handle.look(look).unwrap()
+}
+
+/// What one peer's session is like.
+pub fn status(ours: &Ours, addr: &str) -> bgp::router::PeerStatus {
+    let addr = ip(addr);
+    let look = move |v: &speaker::View<'_>| {
+        let r = v.router?;
+        let mut all = r.peers();
+        all.find(|p| r.peer_config(p.peer).is_some_and(|c| c.addr == addr))
+    };
+    ours.handle.look(look).unwrap().unwrap()
+}
+
+/// Ends all sessions with a word, and calls again.
+pub fn reset(ours: &Ours) {
+    let reset = |r: &mut bgp::router::Router, now| {
+        let ids: Vec<_> = r.peers().map(|p| p.peer).collect();
+        ids.into_iter()
+            .for_each(|id| r.reset_peer(id, "again", now));
+    };
+    ours.handle.act(reset).unwrap();
+}
+
+/// Asks all peers to tell all again.
+pub fn refresh(ours: &Ours) {
+    let ask = |r: &mut bgp::router::Router, now: Instant| {
+        let ids: Vec<_> = r.peers().map(|p| p.peer).collect();
+        for id in ids {
+            for family in net::Family::BOTH {
+                r.request_refresh(id, family, now);
+            }
+        }
+    };
+    ours.handle.act(ask).unwrap();
+}
+
+/// What node `a` follows: peers of both families of an AS, changed, that are told all that is known
+/// with one AS more in front.
+pub fn peers(asn: u32, change: impl Fn(&mut BgpPeer)) -> Vec<Update> {
+    let mut all = world();
+    all.push(crate::support::config(coloured));
+    let prepend = FilterOperation::Prepend(vec![Asn(64999)]);
+    all.push(everything("all", vec![prepend]));
+    all.extend(THEM.map(|(name, at)| {
+        peer_with(name, at, asn, |p| {
+            p.filters = vec!["all".into()];
+            change(p);
+        })
+    }));
+    all
 }
 
 /// Changes how the router speaks with every peer: what no resource can say.

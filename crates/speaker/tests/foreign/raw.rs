@@ -3,6 +3,7 @@
 //! Promises: a read ends with a message, the end of the connection, or the test.
 
 use super::DEADLINE;
+use crate::support::until;
 use netlink::netns::NetNs;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use std::io::{ErrorKind, Read, Write};
@@ -136,6 +137,19 @@ impl Raw {
         this.send(&message(KEEPALIVE, &[]));
         assert_eq!(this.expect().0, KEEPALIVE);
         this
+    }
+
+    /// The same with one who may hang up in the beginning, before it knows of us.
+    #[track_caller]
+    pub fn insist(ns: &NetNs, from: &str, to: &str, open: &Opening) -> Self {
+        let ask = || {
+            let mut this = Self::dial(ns, from, to);
+            this.stream.write_all(&open.octets()).ok()?;
+            (this.hear()?.0 == OPEN).then_some(())?;
+            this.send(&message(KEEPALIVE, &[]));
+            (this.hear()?.0 == KEEPALIVE).then_some(this)
+        };
+        until("a session", ask, Option::is_some).unwrap()
     }
 
     pub fn send(&mut self, octets: &[u8]) {

@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Whatever is waited for comes sooner than this on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(25);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks until there is an answer that will do.
 #[track_caller]
