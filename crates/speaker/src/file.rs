@@ -90,6 +90,10 @@ impl Content {
         resource: &mut Resource,
         pools: &mut Vec<api::kinds::pool::IpPool>,
     ) -> Result<(), String> {
+        if resource.namespace() == Some("") {
+            // As kubectl has it.
+            "default".clone_into(&mut resource.meta_mut().namespace);
+        }
         api::default(resource);
         let name = match &*resource {
             // Passwords are looked up by name alone: one node, one namespace.
@@ -173,6 +177,15 @@ spec: {peerIP: 10.0.0.2, asNumber: 65001}
         );
         // As octets, too.
         assert!(!format!("{c:?}").contains("115, 101, 99"), "{c:?}");
+    }
+
+    #[test]
+    fn who_says_no_namespace_means_the_default_one() {
+        let c = Content::parse(&GOOD.replace(", namespace: kube-system", ""), "f").unwrap();
+        let [Update::Secret(at, Some(_))] = &c.resources["Secret(keys)"][..] else {
+            panic!("{:?}", c.resources["Secret(keys)"]);
+        };
+        assert_eq!(&*at.namespace, "default");
     }
 
     #[test]
