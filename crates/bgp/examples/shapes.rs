@@ -90,6 +90,17 @@ impl Bench {
 
     /// Takes all that is to be sent, as sockets that are never full.
     fn drain(&mut self) {
+        loop {
+            self.round();
+            if self.router.deadline().is_none_or(|at| at > self.now) {
+                return;
+            }
+            self.router.tick(self.now);
+        }
+    }
+
+    /// What is to be done before the next tick.
+    fn round(&mut self) {
         while let Some(output) = self.router.poll(self.now) {
             match output {
                 Output::Send { conn } => {

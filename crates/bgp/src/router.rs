@@ -23,7 +23,7 @@ mod session;
 mod settings;
 mod sweep;
 
-pub use explain::{Explanation, ExportReport, PathReport, PathStatus};
+pub use explain::{Audience, Explanation, ExportReport, PathReport, PathStatus};
 pub use import::Refusal;
 pub use monitor::{Ended, Left, MonitorId, Stage, Told, Watched};
 pub use outbound::{BestRoute, NextHopUse, RouteChange};
@@ -166,6 +166,8 @@ pub struct Router {
     restarting: PerFamily<Option<restart::Deferral>>,
     /// Changes of whole tables that are under way, in order.
     sweeps: VecDeque<sweep::Sweep>,
+    /// How many prefixes were told, or looked at for that, since the last tick.
+    told: u32,
     /// The time when it was last told.
     clock: Instant,
     /// Who watches.
@@ -194,6 +196,7 @@ impl Router {
             random: config.seed,
             restarting,
             sweeps: VecDeque::new(),
+            told: 0,
             clock: now,
             monitors: Vec::new(),
             monitors_made: 0,
@@ -221,7 +224,8 @@ impl Router {
         let restart = self.restarting.iter().filter_map(|(_, d)| d.as_ref());
         let restart = restart.map(restart::Deferral::deadline).min();
         let slow = self.out.deadline(self.config.slow_peer);
-        let work = (!self.sweeps.is_empty()).then_some(self.clock);
+        let work = !self.sweeps.is_empty() || self.has_more();
+        let work = work.then_some(self.clock);
         let all = [timer, restart, slow, work];
         all.into_iter().flatten().min()
     }
@@ -230,6 +234,7 @@ impl Router {
     /// due at once until nothing is left.
     pub fn tick(&mut self, now: Instant) {
         self.clock = now;
+        self.told = 0;
         while let Some(Reverse((at, peer))) = self.timers.peek().copied() {
             if at > now {
                 break;

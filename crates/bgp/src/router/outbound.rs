@@ -55,6 +55,9 @@ pub struct BestRoute<'a> {
     pub stale: bool,
 }
 
+/// So many slices are told in one round, of all groups together.
+const ROUND: u32 = 8;
+
 #[derive(Debug)]
 pub(super) struct Outbound {
     groups: Vec<Group>,
@@ -249,6 +252,11 @@ impl Router {
                 self.flush_group(i, now);
             }
             i += 1;
+            if self.spent() {
+                // The others are first when there is time again.
+                self.out.groups.rotate_left(i);
+                break;
+            }
         }
         self.merge_groups();
         for (addr, used) in self.rib.attributes.hops.take_changed() {
@@ -266,9 +274,22 @@ impl Router {
         }
     }
 
+    /// Whether enough was told for one round.
+    const fn spent(&self) -> bool {
+        self.told >= self.config.slice.saturating_mul(ROUND)
+    }
+
+    /// Whether there is more to tell than there was time for.
+    pub(super) fn has_more(&self) -> bool {
+        self.spent() && self.out.groups.iter().any(|g| !g.is_settled())
+    }
+
     fn flush_group(&mut self, i: usize, now: Instant) {
         let limit = self.out.limit;
         while !self.out.groups[i].is_settled() {
+            if self.spent() {
+                return;
+            }
             let peers = &self.peers;
             let full = |m: &Member| queue(peers, m.peer).is_some_and(|q| q >= limit);
             let group = &mut self.out.groups[i];
@@ -290,7 +311,10 @@ impl Router {
             }
             group.blocked_since = None;
             let family = group.key.family;
+            let before = group.dirty.len();
             let batch = group.produce(&mut self.rib, self.out.cluster);
+            let looked_at = before - group.dirty.len();
+            self.told += u32::try_from(looked_at).unwrap_or(u32::MAX);
             let members: SmallVec<[PeerId; 8]> = group.members.iter().map(|m| m.peer).collect();
             if !batch.is_empty() {
                 for peer in members {

@@ -27,7 +27,8 @@ pub struct Config {
     pub slow_peer: Duration,
     /// How many octets may wait for one connection before no more are made for it.
     pub queue_limit: usize,
-    /// How many prefixes are looked at in one go where a change concerns all of them.
+    /// How many prefixes are looked at in one go where a change concerns all of them, and an
+    /// eighth of how many are told before there is time for other things.
     pub slice: u32,
     /// The source of jitter, and what keeps peers from choosing keys that collide: a secret
     /// random number.

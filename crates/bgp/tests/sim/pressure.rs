@@ -60,11 +60,18 @@ fn up(r: &mut Router, n: u32, now: Instant) -> Peer {
     }
 }
 
+/// As a loop over sockets does: what is due at once is done in the next round.
 fn settle(r: &mut Router, now: Instant) {
-    while let Some(output) = r.poll(now) {
-        if output == Output::Routes {
-            while r.take_routes(1000, |_| {}) {}
+    loop {
+        while let Some(output) = r.poll(now) {
+            if output == Output::Routes {
+                while r.take_routes(1000, |_| {}) {}
+            }
         }
+        if r.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        r.tick(now);
     }
 }
 
