@@ -31,7 +31,8 @@ Examples:
     /// Show routes, and why each is used, refused, or not told
     ///
     /// Of a prefix (or of the one that an address lies in): every path with the reason why it is not
-    /// the best, and what each peer is told of it or why not. Without one: the best path of each.
+    /// the best, and what each peer is told of it or why not. Without one: the best path of each, or, where
+    /// none can be used, all of its paths.
     #[command(after_long_help = "\
 Examples:
   manx bgp routes
@@ -280,12 +281,30 @@ fn status(v: &Value) -> String {
             family.as_str().unwrap_or_default()
         );
     }
+    for station in array(v, "stations") {
+        out += &monitored(station);
+    }
     for field in ["troubles", "faults"] {
         for one in array(v, field) {
             out += &format!("trouble: {}\n", one.as_str().unwrap_or_default());
         }
     }
     out
+}
+
+/// A monitoring station, on a line.
+fn monitored(v: &Value) -> String {
+    let name = text(v, "station");
+    let end = match v.get("since") {
+        Some(_) => format!(
+            "connected since {}, {} octets sent",
+            text(v, "since"),
+            text(v, "octetsSent")
+        ),
+        None if v.get("lastError").is_some() => format!("away: {}", text(v, "lastError")),
+        None => "away".to_owned(),
+    };
+    format!("monitoring station {name}: {end}\n")
 }
 
 fn peers(all: &[Value], wide: bool) -> Vec<Vec<String>> {
@@ -363,11 +382,12 @@ fn routes(args: &RoutesArgs, console: &mut Console<'_>) -> Result<(), CliError> 
 
 const ATTRIBUTES: [&str; 5] = ["nextHop", "localPref", "med", "asPath", "origin"];
 
-/// The best path of each prefix.
+/// The best path of each prefix; where there is none, those that are not used.
 fn table(all: &[Value], wide: bool) -> Vec<Vec<String>> {
     let mut names = vec![
         "PREFIX",
         "PEER",
+        "STATUS",
         "NEXT HOP",
         "LOCAL PREF",
         "MED",
@@ -380,7 +400,8 @@ fn table(all: &[Value], wide: bool) -> Vec<Vec<String>> {
     let mut rows = vec![head(&names)];
     for route in all {
         for path in array(route, "paths") {
-            let mut row = vec![text(route, "prefix"), text(path, "peer")];
+            let mut row = texts(path, &["peer", "status"]);
+            row.insert(0, text(route, "prefix"));
             row.extend(texts(path, &ATTRIBUTES));
             if wide {
                 row.push(communities(path));

@@ -4,6 +4,7 @@
 //! speaker that has ended gives no numbers rather than old ones.
 
 use crate::bfd::BfdReport;
+use crate::bmp::StationStatus;
 use crate::control::{History, PeerReport, collect_peers};
 use crate::handle::Handle;
 use bgp::router::Size;
@@ -138,13 +139,14 @@ impl Collector for Collected {
             let troubles = v.troubles.len() + v.plan.faults.len();
             let dropped = v.bfd.dropped();
             (
+                v.stations.to_vec(),
                 collect_peers(v, &history),
                 size.unwrap_or_default(),
                 troubles,
                 dropped,
             )
         });
-        let Ok((peers, size, troubles, dropped)) = looked else {
+        let Ok((stations, peers, size, troubles, dropped)) = looked else {
             return Ok(());
         };
         for m in &OF_ALL {
@@ -167,7 +169,8 @@ impl Collector for Collected {
                 }
             }
         }
-        watched(&mut encoder, &peers, &dropped)
+        watched(&mut encoder, &peers, &dropped)?;
+        monitored(&mut encoder, &stations)
     }
 }
 
@@ -245,6 +248,61 @@ fn watched(
         let labels = [("reason", *reason)];
         let one = family.encode_family(&labels)?;
         ConstCounter::new(*n).encode(one)?;
+    }
+    Ok(())
+}
+
+/// One number of each monitoring station.
+struct OfStation {
+    name: &'static str,
+    help: &'static str,
+    counts: bool,
+    of: fn(&StationStatus) -> u64,
+}
+
+const OF_STATIONS: [OfStation; 4] = [
+    OfStation {
+        name: "manx_bmp_station_up",
+        help: "Whether the monitoring station is connected",
+        counts: false,
+        of: |s| u64::from(s.since.is_some()),
+    },
+    OfStation {
+        name: "manx_bmp_station_sessions",
+        help: "Connections with the station that came up",
+        counts: true,
+        of: |s| s.sessions,
+    },
+    OfStation {
+        name: "manx_bmp_station_octets_sent",
+        help: "Octets sent to the station",
+        counts: true,
+        of: |s| s.octets_sent,
+    },
+    OfStation {
+        name: "manx_bmp_station_unsent",
+        help: "Routes that no message to the station could hold",
+        counts: true,
+        of: |s| s.unsent,
+    },
+];
+
+/// What is counted of monitoring stations; nothing where there is none.
+fn monitored(encoder: &mut DescriptorEncoder<'_>, stations: &[StationStatus]) -> fmt::Result {
+    for m in OF_STATIONS.iter().filter(|_| !stations.is_empty()) {
+        let kind = match m.counts {
+            true => MetricType::Counter,
+            false => MetricType::Gauge,
+        };
+        let mut family = encoder.encode_descriptor(m.name, m.help, None, kind)?;
+        for s in stations {
+            let labels = [("station", s.station.to_string())];
+            let one = family.encode_family(&labels)?;
+            match m.counts {
+                true => ConstCounter::new((m.of)(s)).encode(one)?,
+                false => ConstGauge::new(signed((m.of)(s))).encode(one)?,
+            }
+        }
     }
     Ok(())
 }

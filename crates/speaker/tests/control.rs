@@ -346,6 +346,81 @@ fn tables_are_dumped_whole() {
     }
     let kinds: Vec<u8> = records.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, [1, 2, 2, 4, 4]);
+    let read: Vec<String> = records.iter().flat_map(|(_, r)| read_mrt(r)).collect();
+    assert_eq!(
+        read,
+        [
+            "collector 10.0.0.1 with 0.0.0.0 65001, 10.0.0.2 65002, fd00::2 65002",
+            "192.0.1.0/24 of 0: path , IGP",
+            "192.0.2.0/24 of 1: 10.0.0.2 path 65002, IGP",
+            "2001:db8:1::/48 of 0: :: path , IGP",
+            "2001:db8:2::/48 of 2: fd00::2 path 65002, IGP",
+        ]
+    );
+}
+
+/// What another's parser makes of a record.
+fn read_mrt(record: &[u8]) -> Vec<String> {
+    use bgpkit_parser::models::{MrtMessage, TableDumpV2Message};
+    let read = bgpkit_parser::parse_mrt_record(&mut &*record).unwrap();
+    let MrtMessage::TableDumpV2Message(table) = read.message else {
+        panic!("{read:?}");
+    };
+    match table {
+        TableDumpV2Message::PeerIndexTable(index) => {
+            let peer = |id: u16| {
+                let p = index.get_peer_by_id(&id).unwrap();
+                format!("{} {}", p.peer_ip, p.peer_asn)
+            };
+            let peers: Vec<String> = (0..3).map(peer).collect();
+            let all = peers.join(", ");
+            vec![format!("collector {} with {all}", index.collector_bgp_id)]
+        }
+        TableDumpV2Message::RibAfi(rib) => {
+            let entry = |e: &bgpkit_parser::models::RibEntry| {
+                let a = &e.attributes;
+                let reach = a.get_reachable_nlri().and_then(|n| n.next_hop);
+                let hop = a.next_hop().or_else(|| Some(reach?.addr()));
+                let hop = hop.map(|h| h.to_string()).filter(|h| h != "0.0.0.0");
+                let path = a.as_path().map(ToString::to_string).unwrap_or_default();
+                format!(
+                    "{} of {}: {}path {path}, {}",
+                    rib.prefix,
+                    e.peer_index,
+                    hop.map(|h| h + " ").unwrap_or_default(),
+                    a.origin()
+                )
+            };
+            rib.rib_entries.iter().map(entry).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn lists_have_what_is_refused_too() {
+    let (_ns, mut a, _b) = two();
+    let refusing = resources(1, 2)
+        .replace("  asNumber: 65002\n", "  asNumber: 65002\n  filters: [no]\n")
+        + "---\napiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: no}\n\
+           spec: {importV4: [{action: Reject, matchOperator: In, cidr: 192.0.2.0/23}]}\n";
+    a.follow(&refusing);
+    let listed = until(
+        "it is refused",
+        || a.ask(r#"{"ask":"routes","family":4}"#),
+        |all| all.len() == 2 && all[1]["paths"][0]["status"] == "refused",
+    );
+    assert_eq!(listed[0]["paths"][0]["status"], "best");
+    assert_eq!(listed[1]["prefix"], "192.0.2.0/24");
+    let why = listed[1]["paths"][0]["why"].as_str().unwrap();
+    assert!(why.contains("BGPFilter(no) rule 0"), "{why}");
+    let inward = a.ask(r#"{"ask":"routes","peer":"10.0.0.2","direction":"in"}"#);
+    assert_eq!(inward.len(), 1, "{inward:?}");
+    assert!(inward[0].get("exports").is_none());
+    let outward = a.ask(r#"{"ask":"routes","peer":"10.0.0.2","direction":"out"}"#);
+    assert_eq!(outward.len(), 1, "{outward:?}");
+    assert_eq!(outward[0]["exports"].as_array().unwrap().len(), 1);
+    assert!(!a.bird("bird.ctl", "show route").contains("192.0.2.0"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::export::{Blocked, Reader};
 use crate::rib::{NetId, Path, PathFlags, PeerId};
 use crate::types::PathId;
 use crate::wire::AttributeBlock;
-use net::Cidr;
+use net::{Cidr, Family};
 
 /// All there is to say about a prefix.
 #[derive(Debug, Clone)]
@@ -65,10 +65,26 @@ pub struct ExportReport {
     pub route: Result<Attributes, Blocked>,
 }
 
+/// Who is asked about: what each of many peers is told takes far longer to say than what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Every peer.
+    All,
+    /// This one.
+    Only(PeerId),
+    /// Nobody.
+    Nobody,
+}
+
 impl Router {
     /// Every path to a prefix with the reason why it is used or not, and what each peer is
     /// told of it and why. `None`: nobody has announced it.
     pub fn explain(&self, prefix: Cidr) -> Option<Explanation> {
+        self.explain_to(prefix, Audience::All)
+    }
+
+    /// The same, with what some peers are told.
+    pub fn explain_to(&self, prefix: Cidr, audience: Audience) -> Option<Explanation> {
         let family = prefix.family();
         let net = self.rib.tables[family].find(prefix)?;
         let (candidates, seen) = self.rib.candidates(family, net);
@@ -84,6 +100,11 @@ impl Router {
             .peers
             .iter()
             .flatten()
+            .filter(|peer| match audience {
+                Audience::All => true,
+                Audience::Only(id) => peer.id == id,
+                Audience::Nobody => false,
+            })
             .filter_map(|peer| self.export_report(peer.id, prefix, net))
             .collect();
         Some(Explanation {
@@ -91,6 +112,15 @@ impl Router {
             paths,
             exports,
         })
+    }
+
+    /// All prefixes with a path, refused ones too, from the number `from` on, each with its
+    /// number. In no order of prefixes; one that is announced meanwhile may be missed.
+    pub fn prefixes(&self, family: Family, from: u32) -> impl Iterator<Item = (u32, Cidr)> + '_ {
+        let table = &self.rib.tables[family];
+        let nets = (from..table.end()).map(NetId);
+        let there = nets.filter(|net| table.first(*net).is_some());
+        there.map(|net| (net.0, table.prefix(net)))
     }
 
     fn report(&self, prefix: Cidr, path: Path, fate: Option<Fate>) -> PathReport {

@@ -498,6 +498,7 @@ impl Router {
     /// Damping: after an error both sides wait, the longer the more errors there were; after
     /// a mere loss only our own connecting does.
     fn idle_hold(&mut self, id: PeerId, event: Fsm, given: Option<&Notification>, now: Instant) {
+        let jitter = self.random(1000);
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -508,7 +509,8 @@ impl Router {
             _ => false,
         };
         if innocent {
-            peer.dial_after = Some(now + t.reconnect);
+            // Two who wait for the same time would meet again.
+            peer.dial_after = Some(now + jittered(t.reconnect, jitter));
             return;
         }
         if peer
@@ -641,6 +643,7 @@ impl Router {
         let opens = std::mem::take(&mut conn.opens);
         let local = conn.local.unwrap_or(peer.config.addr);
         let kind = peer.config.kind(router_asn, heard.asn);
+        let ours = peer.config.our_asn(router_asn);
         peer.router_id = Some(heard.router_id);
         peer.asn = Some(heard.asn);
         peer.counters.sessions += 1;
@@ -671,7 +674,9 @@ impl Router {
         self.sweep_through(id);
         let moved = self.rib.neighbours[id.index()] != neighbour;
         self.rib.neighbours[id.index()] = neighbour;
-        self.dump_other(id, side.other(), now);
+        let ours = (self.config.router_id, ours);
+        let keep = fsm::keep(ours, (heard.router_id, heard.asn));
+        self.dump_other(id, side.other(), keep, now);
         self.back_again(id, now);
         if moved {
             self.reconsider_peer(id);
@@ -680,8 +685,8 @@ impl Router {
         self.watch_session(id);
     }
 
-    /// The other connection has lost.
-    fn dump_other(&mut self, id: PeerId, other: Side, now: Instant) {
+    /// The other connection has lost, unless it is the one that both sides `keep`.
+    fn dump_other(&mut self, id: PeerId, other: Side, keep: Side, now: Instant) {
         let Some(peer) = self.peer(id) else {
             return;
         };
@@ -690,6 +695,9 @@ impl Router {
             State::Idle => {}
             // It waits for the peer to connect, who may have to after a crash.
             State::Active if other == Side::Theirs && !conn.connected => {}
+            // The peer may have closed this session for it already: it would close both if
+            // we closed that one. Its OPEN decides.
+            State::OpenSent if other == keep => {}
             _ => self.fire(id, other, Fsm::CollisionDump, None, now),
         }
     }

@@ -5,12 +5,12 @@
 
 use super::Server;
 use super::lookup;
-use super::peers::{PeerReport, names};
+use super::peers::{PeerReport, id_of, name_of};
 use super::report::capabilities;
 use crate::engine::View;
 use bgp::attr::{Attributes, Origin};
 use bgp::rib::PeerId;
-use bgp::router::{Explanation, PathReport, PathStatus};
+use bgp::router::{Audience, PathReport, PathStatus};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use net::{Cidr, Family};
@@ -429,11 +429,13 @@ impl Table {
     /// The lines of a prefix, with their codes; `None`: nothing is to be shown.
     fn rows(&self, v: &View<'_>, prefix: Cidr) -> Option<Vec<(u16, String)>> {
         let router = v.router?;
-        let explained = router.explain(prefix)?;
-        let names = names(v);
-        if let Some(peer) = &self.wanted.export
-            && !is_told(&explained, &names, peer)
-        {
+        let audience = match &self.wanted.export {
+            Some(peer) => Audience::Only(id_of(v, peer)?),
+            None => Audience::Nobody,
+        };
+        let explained = router.explain_to(prefix, audience)?;
+        // Only the one that is asked about is in it.
+        if self.wanted.export.is_some() && !explained.exports.iter().any(|x| x.told) {
             return None;
         }
         let best = router.best(prefix);
@@ -446,8 +448,8 @@ impl Table {
                 continue;
             }
             let name = match path.peer {
-                PeerId::LOCAL => STATIC,
-                id => names.get(&id).map_or("?", String::as_str),
+                PeerId::LOCAL => STATIC.to_owned(),
+                id => name_of(v, id).unwrap_or_else(|| "?".to_owned()),
             };
             if self.wanted.protocol.as_deref().is_some_and(|p| p != name) {
                 continue;
@@ -467,7 +469,7 @@ impl Table {
                 String::new()
             };
             let device = device.map(|d| d.to_string());
-            out.push((ROUTE, self.row(&net, name, path, from, device.as_deref())));
+            out.push((ROUTE, self.row(&net, &name, path, from, device.as_deref())));
             if self.wanted.all {
                 let local = path.peer == PeerId::LOCAL;
                 let kind = if local {
@@ -521,12 +523,6 @@ impl Table {
         let asn = asn.unwrap_or_default();
         format!("{net:<18} {via} [{name} {since}{from}]{best} (100) [{asn}{origin}]")
     }
-}
-
-/// Whether a peer is told of a prefix.
-fn is_told(e: &Explanation, names: &HashMap<PeerId, String>, peer: &str) -> bool {
-    let it = |x: &&bgp::router::ExportReport| names.get(&x.peer).is_some_and(|n| n == peer);
-    e.exports.iter().find(it).is_some_and(|x| x.told)
 }
 
 /// Attributes as `show route all` has them.

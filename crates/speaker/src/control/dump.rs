@@ -1,11 +1,11 @@
 //! All tables, to a client (RFC 6396).
 
 use super::Server;
-use super::peers::names;
+use super::peers::name_of;
 use crate::engine::View;
 use crate::mrt::{self, Entry, IndexPeer};
 use bgp::rib::PeerId;
-use bgp::router::PathStatus;
+use bgp::router::{Audience, PathStatus};
 use net::{Asn, Cidr, Family};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -72,8 +72,7 @@ fn entries(
     places: &HashMap<String, (u16, u32)>,
     started: u32,
 ) -> Option<(Cidr, Vec<Entry>)> {
-    let names = names(v);
-    let explained = v.router?.explain(prefix)?;
+    let explained = v.router?.explain_to(prefix, Audience::Nobody)?;
     let taken = explained
         .paths
         .into_iter()
@@ -81,7 +80,7 @@ fn entries(
     let entries = taken.filter_map(|p| {
         let (peer, since) = match p.peer {
             PeerId::LOCAL => (0, started),
-            id => *places.get(names.get(&id)?)?,
+            id => *places.get(&name_of(v, id)?)?,
         };
         Some(Entry {
             peer,
@@ -89,5 +88,6 @@ fn entries(
             attributes: p.attributes,
         })
     });
-    Some((prefix, entries.collect()))
+    let entries: Vec<Entry> = entries.collect();
+    (!entries.is_empty()).then_some((prefix, entries))
 }

@@ -18,18 +18,21 @@ const SHARE: Duration = Duration::from_millis(5);
 const STRIDE: usize = 16;
 
 impl Server {
-    /// Looks at every prefix with a route in use, in order, and hands on what `select` finds.
+    /// Looks at every prefix with a path, in order, and hands on what `select` finds.
     pub(super) fn walk<T: Send + 'static>(
         &self,
         family: Family,
         select: impl Fn(&View<'_>, Cidr) -> Option<T> + Send + Sync + 'static,
         mut emit: impl FnMut(T) -> io::Result<()>,
     ) -> io::Result<()> {
-        let all = move |v: &View<'_>| -> Vec<Cidr> {
-            let routes = v.router.into_iter().flat_map(|r| r.routes(family));
-            routes.map(|(prefix, _)| prefix).collect()
-        };
-        let mut prefixes = self.speaker.look(all).map_err(Self::gone)?;
+        let mut prefixes = Vec::new();
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let some = move |v: &View<'_>| some_prefixes(v, family, at);
+            let (found, next) = self.speaker.look(some).map_err(Self::gone)?;
+            prefixes.extend(found);
+            from = next;
+        }
         prefixes.sort_unstable();
         let (prefixes, select) = (Arc::new(prefixes), Arc::new(select));
         let mut at = 0;
@@ -54,6 +57,19 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// A share of the prefixes of a family, and where the next begins.
+fn some_prefixes(v: &View<'_>, family: Family, from: u32) -> (Vec<Cidr>, Option<u32>) {
+    let begun = Instant::now();
+    let mut found = Vec::new();
+    for (at, prefix) in v.router.into_iter().flat_map(|r| r.prefixes(family, from)) {
+        if found.len() % 1024 == 1023 && begun.elapsed() > SHARE {
+            return (found, Some(at));
+        }
+        found.push(prefix);
+    }
+    (found, None)
 }
 
 /// The longest prefix with a path that an address or a prefix lies in.

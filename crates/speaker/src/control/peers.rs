@@ -8,7 +8,6 @@ use bgp::rib::PeerId;
 use bgp::router::PeerStatus;
 use net::Family;
 use peering::Peer;
-use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 /// A peer of the plan, and its session.
@@ -66,10 +65,16 @@ fn ids(view: &View<'_>) -> Vec<Option<PeerId>> {
     out
 }
 
-/// What peers are called, by their numbers in the router.
-pub(crate) fn names(view: &View<'_>) -> HashMap<PeerId, String> {
-    let name = |(id, at): &(PeerId, usize)| (*id, view.plan.peers[*at].name());
-    view.ids.iter().map(name).collect()
+/// What a peer is called, by its number in the router.
+pub(crate) fn name_of(view: &View<'_>, id: PeerId) -> Option<String> {
+    let (_, at) = view.ids.iter().find(|(i, _)| *i == id)?;
+    Some(view.plan.peers[*at].name())
+}
+
+/// The number in the router of the peer that is called so.
+pub(crate) fn id_of(view: &View<'_>, name: &str) -> Option<PeerId> {
+    let called = |(_, at): &&(PeerId, usize)| view.plan.peers[*at].name() == name;
+    view.ids.iter().find(called).map(|(id, _)| *id)
 }
 
 /// All peers of the plan, in its order.

@@ -3,16 +3,16 @@
 //! Promises: names of fields stay; what there is nothing to say of is absent.
 
 use super::history::{Noted, What};
-use super::peers::{PeerReport, names};
+use super::peers::{PeerReport, id_of, name_of};
 use crate::bfd::BfdReport;
+use crate::bmp::StationStatus;
 use crate::engine::View;
 use bgp::attr::Attributes;
 use bgp::rib::PeerId;
-use bgp::router::{Explanation, PathStatus};
+use bgp::router::{Audience, Explanation, PathStatus};
 use jiff::Timestamp;
 use net::{Cidr, Family};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::time::SystemTime;
 
 /// As RFC 3339 writes it, in whole seconds.
@@ -42,6 +42,38 @@ pub(super) struct Status {
     octets: usize,
     faults: Vec<String>,
     troubles: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stations: Vec<StationJson>,
+}
+
+/// A monitoring station.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StationJson {
+    station: String,
+    /// `up`, or `away`.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    sessions: u64,
+    octets_sent: u64,
+    unsent: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+impl From<&StationStatus> for StationJson {
+    fn from(s: &StationStatus) -> Self {
+        Self {
+            station: s.station.to_string(),
+            state: if s.since.is_some() { "up" } else { "away" },
+            since: s.since.map(time),
+            sessions: s.sessions,
+            octets_sent: s.octets_sent,
+            unsent: s.unsent,
+            last_error: s.last_error.clone(),
+        }
+    }
 }
 
 const fn family(f: Family) -> &'static str {
@@ -81,6 +113,7 @@ pub(super) fn status(v: &View<'_>, started: SystemTime) -> Result<Status, String
         octets: size.octets,
         faults: v.plan.faults.clone(),
         troubles: v.troubles.to_vec(),
+        stations: v.stations.iter().map(Into::into).collect(),
     })
 }
 
@@ -344,15 +377,10 @@ const OWN: &str = "local";
 
 impl RouteJson {
     /// Of an explanation what concerns a peer, or all of it; `None`: nothing does.
-    pub(super) fn of(
-        e: &Explanation,
-        names: &HashMap<PeerId, String>,
-        peer: Option<&str>,
-        side: Side,
-    ) -> Option<Self> {
+    fn of(v: &View<'_>, e: &Explanation, peer: Option<&str>, side: Side) -> Option<Self> {
         let name = |id: PeerId| match id {
             PeerId::LOCAL => OWN.to_owned(),
-            id => names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
+            id => name_of(v, id).unwrap_or_else(|| id.to_string()),
         };
         let wanted = |n: &String| peer.is_none_or(|p| p == n);
         let paths = e.paths.iter().filter(|_| side != Side::Out);
@@ -389,11 +417,14 @@ impl RouteJson {
         (!out.paths.is_empty() || !out.exports.is_empty()).then_some(out)
     }
 
-    /// The best path of a prefix alone.
+    /// The best path of a prefix alone; where none can be used, all of them with the reasons.
     pub(super) fn best(v: &View<'_>, prefix: Cidr) -> Option<Self> {
-        let best = v.router?.best(prefix)?;
-        let place = v.ids.iter().find(|(id, _)| *id == best.peer);
-        let peer = place.map_or_else(|| OWN.to_owned(), |(_, i)| v.plan.peers[*i].name());
+        let router = v.router?;
+        let Some(best) = router.best(prefix) else {
+            let explained = router.explain_to(prefix, Audience::Nobody)?;
+            return Self::of(v, &explained, None, Side::In);
+        };
+        let peer = name_of(v, best.peer).unwrap_or_else(|| OWN.to_owned());
         Some(Self {
             prefix: prefix.to_string(),
             paths: vec![PathJson {
@@ -416,7 +447,14 @@ impl RouteJson {
         peer: Option<&str>,
         side: Side,
     ) -> Option<Self> {
-        Self::of(&v.router?.explain(prefix)?, &names(v), peer, side)
+        let audience = match (side, peer) {
+            (Side::In, _) => Audience::Nobody,
+            (_, None) => Audience::All,
+            // Our own routes have a name, but nobody is told by it.
+            (_, Some(name)) => id_of(v, name).map_or(Audience::Nobody, Audience::Only),
+        };
+        let explained = v.router?.explain_to(prefix, audience)?;
+        Self::of(v, &explained, peer, side)
     }
 }
 
