@@ -126,6 +126,9 @@ pub struct View<'a> {
     pub bfd: &'a Bfd,
     /// What stands in the way of speaking, such as a listener that cannot be had.
     pub troubles: &'a [String],
+    /// How often the kernel's tables have been read whole: at the start, and when it may have dropped
+    /// routes without a word.
+    pub kernel_reads: u64,
     /// The monitoring stations.
     pub stations: &'a [StationStatus],
 }
@@ -351,6 +354,7 @@ impl Engine {
                     ids: &self.applied.ids(),
                     troubles: &[&self.troubles[..], &self.kernel_troubles[..]].concat(),
                     stations: &self.stations.statuses(),
+                    kernel_reads: self.kernel.as_ref().map_or(0, Worker::reads),
                 });
             }
             Command::Act(act) => {

@@ -22,7 +22,7 @@ use peering::Tunnelled;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -99,6 +99,7 @@ enum Input {
 pub(crate) struct Worker {
     inputs: Sender<Input>,
     waiting: Arc<AtomicUsize>,
+    reads: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -115,14 +116,16 @@ impl Worker {
     pub(crate) fn start(settings: &Kernel, reports: Reporter) -> io::Result<Self> {
         let (inputs, from): (_, Receiver<Input>) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let run = run::Run::open(settings, (&inputs, from), reports, waiting.clone());
-        let run = run.map_err(other)?;
+        let reads = Arc::new(AtomicU64::new(0));
+        let counts = (waiting.clone(), reads.clone());
+        let run = run::Run::open(settings, (&inputs, from), reports, counts).map_err(other)?;
         let thread = std::thread::Builder::new()
             .name("bgp-kernel".to_owned())
             .spawn(move || run.run())?;
         Ok(Self {
             inputs,
             waiting,
+            reads,
             thread: Some(thread),
         })
     }
@@ -134,6 +137,11 @@ impl Worker {
         }
         // A thread that has ended says so when it is joined.
         let _ = self.inputs.send(Input::Order(order));
+    }
+
+    /// How often the tables have been read whole.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// How many changes it may be given now.

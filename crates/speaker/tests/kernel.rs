@@ -265,3 +265,127 @@ fn what_a_run_before_has_left_is_adopted() {
         }
     }
 }
+
+/// How many routes of ours the kernel has.
+fn count(routes: &mut route::Handle) -> usize {
+    let mut n = 0;
+    let each = |seen| match seen {
+        route::Seen::Begin => n = 0,
+        route::Seen::Route(r) if r.proto == route::Proto::BIRD => n += 1,
+        route::Seen::Route(_) => {}
+    };
+    let read = routes.visit(route::Table::MAIN, net::Family::V4, each);
+    read.unwrap_or_else(|e| panic!("{e}"));
+    n
+}
+
+#[test]
+fn a_hundred_thousand_routes_come_and_go_and_the_tables_are_read_once() {
+    const MANY: usize = 100_000;
+    let wire = Wire::new();
+    let ours = Ours::start(&wire.here, with_kernel(), peers(65001));
+    let reads = || {
+        let look = |v: &speaker::View<'_>| v.kernel_reads;
+        ours.handle.look(look).unwrap_or_else(|e| panic!("{e}"))
+    };
+    until("the tables are read", reads, |n| *n > 0);
+    let before = reads();
+    let nth = |n: usize| format!("16.{}.{}.0/24", n / 256, n % 256);
+    let (mut low, mut high) = (Vec::new(), Vec::new());
+    for n in 0..MANY / 2 {
+        low.push(nth(n));
+        high.push(format!("32{}", &nth(n)[2..]));
+    }
+    let texts: Vec<&str> = low.iter().chain(&high).map(String::as_str).collect();
+    let session = sessions(65001, 64512, "");
+    let bird = Bird::start(&wire.there, ID, &(session.clone() + &statics(&texts)));
+    let mut routes = route::Handle::open_in(&wire.here).unwrap_or_else(|e| panic!("{e}"));
+    until("all in the kernel", || count(&mut routes), |n| *n == MANY);
+    let up = ours.since();
+    bird.configure(ID, &session);
+    until("none in the kernel", || count(&mut routes), |n| *n == 0);
+    // BGP went on meanwhile, and nobody read all of it again because of what was written.
+    assert_eq!(ours.since(), up);
+    assert_eq!(reads(), before);
+}
+
+#[test]
+fn pools_with_ip_in_ip_lead_through_the_tunnel_device() {
+    let wire = Wire::new();
+    let own = statics(&["10.65.1.0/26", "10.66.1.0/26", "192.0.2.0/24"]);
+    let _bird = Bird::start(&wire.there, ID, &(sessions(64512, 64512, "") + &own));
+    let mut all = peers(64512);
+    let programs = |text: &str| config(|c| c.program_cluster_routes = Some(text.into()));
+    all.push(programs("Enabled"));
+    let mut node = support::node("10.0.0.1", "fd00::1");
+    if let Some(v4) = &mut node.ipv4 {
+        v4.subnet = support::cidr("10.0.0.0/24");
+    }
+    all.push(Update::Node("a".into(), Some(node)));
+    for (name, range, mode) in [
+        ("always", "10.65.0.0/16", model::Encap::Always),
+        ("cross", "10.66.0.0/16", model::Encap::CrossSubnet),
+    ] {
+        let mut pool = support::pool(name, range);
+        if let Update::Pool(_, Some(p)) = &mut pool {
+            p.ipip = mode;
+        }
+        all.push(pool);
+    }
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    // This kernel may have no IP in IP: any device of the name will do for its routes.
+    let add = || {
+        run(&wire.here, "ip", "link add tunl0 type veth peer name far0");
+        run(&wire.here, "ip", "link set far0 up");
+        run(&wire.here, "ip", "link set tunl0 up");
+    };
+    let lacks = |s: &Vec<String>| s.iter().any(|e| e.contains("no interface tunl0"));
+    until("the trouble is told", || ours.errors(), lacks);
+    has(&wire.here, "192.0.2.0/24 via 10.0.0.2 dev eth0");
+    has(&wire.here, "10.66.1.0/26 via 10.0.0.2 dev eth0");
+    assert!(!learned(&wire.here).contains("10.65.1.0"));
+    for _ in 0..2 {
+        add();
+        let through = "10.65.1.0/26 via 10.0.0.2 dev tunl0 metric 2147483547 onlink";
+        has(&wire.here, through);
+        until("no trouble", || ours.errors(), |s| !lacks(s));
+        run(&wire.here, "ip", "link set tunl0 down");
+        has_not(&wire.here, "10.65.1.0");
+        run(&wire.here, "ip", "link set tunl0 up");
+        has(&wire.here, through);
+        run(&wire.here, "ip", "link del tunl0");
+        has_not(&wire.here, "10.65.1.0");
+        until("the trouble is told", || ours.errors(), lacks);
+    }
+    add();
+    has(&wire.here, "10.65.1.0/26 via 10.0.0.2 dev tunl0");
+    ours.update(programs("EnabledNoEncapOnly"));
+    has_not(&wire.here, "10.65.1.0");
+    has_not(&wire.here, "10.66.1.0");
+    until("no trouble", || ours.errors(), |s| !lacks(s));
+}
+
+#[test]
+fn a_link_local_next_hop_is_on_the_link_of_its_peer() {
+    let wire = Wire::new();
+    let other = NetNs::new().unwrap_or_else(|e| panic!("{e}"));
+    connect(
+        (&wire.here, "eth1", &["fd01::1/64", "fe80::101/64"]),
+        (&other, "eth0", &["fd01::2/64"]),
+    );
+    let far =
+        "export filter { if source != RTS_STATIC then reject; bgp_next_hop = fe80::7; accept; };";
+    let own = sessions(65001, 64512, "").replace("export where source = RTS_STATIC;", far);
+    let (_, six) = own.split_at(own.find("protocol bgp m6").unwrap_or(0));
+    let _bird = Bird::start(
+        &wire.there,
+        ID,
+        &(six.to_owned() + &statics(&["2001:db8::/48"])),
+    );
+    let ours = Ours::start(&wire.here, with_kernel(), peers(65001));
+    has(
+        &wire.here,
+        "2001:db8::/48 via fe80::7 dev eth0 metric 2147483547",
+    );
+    drop(ours);
+}

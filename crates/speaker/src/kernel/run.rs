@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -112,6 +112,7 @@ pub(super) struct Run {
     inputs: Receiver<Input>,
     reports: Reporter,
     waiting: Arc<AtomicUsize>,
+    reads: Arc<AtomicU64>,
     watch: Watch,
     routes: route::Handle,
     links: link::Handle,
@@ -140,7 +141,7 @@ impl Run {
         settings: &Kernel,
         (to, inputs): (&Sender<Input>, Receiver<Input>),
         reports: Reporter,
-        waiting: Arc<AtomicUsize>,
+        (waiting, reads): (Arc<AtomicUsize>, Arc<AtomicU64>),
     ) -> Result<Self, NetlinkError> {
         let routes = route::Handle::open()?;
         let watch = Watch::open(to, settings.protocol, &routes)?;
@@ -148,6 +149,7 @@ impl Run {
             inputs,
             reports,
             waiting,
+            reads,
             watch,
             routes,
             links: link::Handle::open()?,
@@ -361,6 +363,7 @@ impl Run {
     }
 
     fn read(&mut self) -> Result<(), NetlinkError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let links = self.links.links()?;
         self.names = links.iter().map(|l| (l.index, (l.name, l.up))).collect();
         let addresses = self.links.addresses(None)?;

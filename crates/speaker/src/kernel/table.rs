@@ -93,6 +93,8 @@ struct Tracked {
     by_statics: u32,
     /// It is a peer, whose link shows where link-local next hops are.
     by_peers: bool,
+    /// The router has begun to use it and was not told of its way.
+    untold: bool,
     way: Option<Way>,
 }
 

@@ -100,10 +100,8 @@ impl Table {
             return;
         }
         let tracked = self.tracked.entry(addr).or_default();
-        if used && !tracked.by_router {
-            // The way may be known, as that to a peer is: the router has not heard of it.
-            tracked.way = None;
-        }
+        // The way may be known, as that to a peer is: the router has not heard of it.
+        tracked.untold |= used && !tracked.by_router;
         tracked.by_router = used;
         self.tracked_changed(addr);
     }
@@ -264,7 +262,9 @@ impl Table {
         moved: &mut Vec<(IpAddr, Option<Way>)>,
     ) -> bool {
         match self.tracked.get_mut(&addr) {
-            Some(t) if t.way != way => {
+            // Unreachable is what the router takes it for until it is told.
+            Some(t) if t.way != way || t.untold && way.is_some() => {
+                t.untold = false;
                 t.way.clone_from(&way);
                 moved.push((addr, way));
                 true

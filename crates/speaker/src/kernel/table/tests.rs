@@ -337,3 +337,14 @@ fn link_local_next_hops_are_on_the_link_of_a_peer() {
     w.table.set_peers([]);
     assert_eq!(told(&mut w), [None]);
 }
+
+#[test]
+fn the_way_to_a_peer_is_told_when_a_route_needs_it() {
+    let mut w = world();
+    w.table.set_peers([ip("10.0.0.2")]);
+    let of = |w: &mut World| Vec::from_iter(w.table.settle().into_iter().map(|(a, _)| a));
+    assert_eq!(of(&mut w), [ip("10.0.0.2")]);
+    w.table.track(ip("10.0.0.2"), true);
+    assert_eq!(of(&mut w), [ip("10.0.0.2")]);
+    assert_eq!(of(&mut w), Vec::<IpAddr>::new());
+}
