@@ -852,7 +852,6 @@ impl Engine {
     }
 
     fn end(&mut self) {
-        self.bfd.leave(Instant::now());
         self.stations.end(Instant::now());
         let Some(Stop::Shutdown(text)) = self.stop.take() else {
             return;
@@ -869,5 +868,7 @@ impl Engine {
             }
         }
         self.flush(now);
+        // Not before a silent end: some peers take it for a failure, and keep no routes then.
+        self.bfd.leave(now);
     }
 }

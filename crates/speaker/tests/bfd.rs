@@ -181,6 +181,24 @@ fn bird_near_by() {
     let near = |r: &BfdReport| r.single_hop && r.remote_state == State::Up;
     assert!(paths(&ours).values().flatten().all(near));
     dies_and_is_back(&ours, &wire.there);
+    nobody_watches_any_more(&ours, || {
+        let up = bird.ask("show bfd sessions").matches(" Up ").count();
+        up == 0
+    });
+    bird.established("m4");
+    bird.established("m6");
+}
+
+/// BGP without BFD, on both sides: these strangers end a session once, as for a failure, when ours is
+/// taken away.
+#[track_caller]
+fn nobody_watches_any_more(ours: &Ours, gone: impl Fn() -> bool) {
+    for (name, at) in [("four", ENDS[0]), ("six", ENDS[1])] {
+        ours.update(peer_with(name, at, 65001, |_| {}));
+    }
+    until("the far end's paths that are down", gone, |gone| *gone);
+    assert_eq!(states(ours), []);
+    ours.established(2);
 }
 
 #[test]
@@ -276,6 +294,12 @@ impl Frr {
         this
     }
 
+    /// How many paths are up.
+    fn up(&self) -> usize {
+        let said = self.ask("show bfd peers brief json");
+        said.matches("\"up\"").count()
+    }
+
     fn ask(&self, command: &str) -> String {
         let dir = self.dir.path().display().to_string();
         let mut vtysh = self.ns.command("vtysh").unwrap();
@@ -299,24 +323,27 @@ impl Drop for Frr {
     }
 }
 
-#[test]
-fn frr_near_by_and_the_kernel_says_so() {
-    let wire = Wire::new();
+/// FRR's side of both sessions.
+fn frr_conf(more: &str) -> String {
     let each = |line: &str| {
-        ["10.0.0.1", "fd00::1"]
-            .map(|a| format!(" neighbor {a} {line}\n"))
-            .concat()
+        let both = ["10.0.0.1", "fd00::1"];
+        both.map(|a| format!(" neighbor {a} {line}\n")).concat()
     };
-    let conf = format!(
+    format!(
         "router bgp 65001\n bgp router-id 10.0.0.2\n no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n{}{}{} address-family ipv4 unicast\n  \
+         no bgp default ipv4-unicast\n{more}{}{}{} address-family ipv4 unicast\n  \
          neighbor 10.0.0.1 activate\n exit-address-family\n address-family ipv6 unicast\n  \
          neighbor fd00::1 activate\n exit-address-family\n",
         each("remote-as 64512"),
         each("timers connect 1"),
         each("bfd 3 300 300"),
-    );
-    let frr = Frr::start(&wire.there, &conf);
+    )
+}
+
+#[test]
+fn frr_near_by_and_the_kernel_says_so() {
+    let wire = Wire::new();
+    let frr = Frr::start(&wire.there, &frr_conf(""));
     let mut all = world();
     for (name, at) in [("four", ENDS[0]), ("six", ENDS[1])] {
         all.push(peer_with(name, at, 65001, watched(Bfd::default())));
@@ -329,12 +356,34 @@ fn frr_near_by_and_the_kernel_says_so() {
     ours.established(2);
     up(&ours, 2);
     assert!(paths(&ours).values().flatten().all(|r| r.single_hop));
-    until(
-        "FRR's paths",
-        || frr.ask("show bfd peers brief json"),
-        |s| s.matches("\"up\"").count() == 2,
-    );
+    until("FRR's paths", || frr.up(), |n| *n == 2);
     dies_and_is_back(&ours, &wire.there);
+    nobody_watches_any_more(&ours, || frr.up() == 0);
+}
+
+/// RFC 5882, section 4.3: FRR hears that our BFD shares our fate, and that it ends with us says nothing.
+#[test]
+fn frr_keeps_our_routes_while_we_restart() {
+    let wire = Wire::new();
+    let restart = " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
+    let frr = Frr::start(&wire.there, &frr_conf(restart));
+    let all = with(65001, ENDS, watched(Bfd::default()));
+    let ours = Ours::start(&wire.here, settings(), all);
+    ours.established(2);
+    up(&ours, 2);
+    until("FRR's paths", || frr.up(), |n| *n == 2);
+    let routes = || {
+        ["ipv4 unicast 172.16.1.0/26", "ipv6 unicast fd10::40/122"]
+            .map(|what| frr.ask(&format!("show bgp {what} json")))
+    };
+    let told = |all: &[String; 2]| all.iter().all(|r| r.contains("\"nexthops\""));
+    until("our routes", routes, told);
+    drop(ours);
+    until(
+        "FRR's paths that are down, and our routes as those of before",
+        || (frr.up(), routes()),
+        |(up, all)| *up == 0 && all.iter().all(|r| r.contains("\"stale\":true")),
+    );
 }
 
 /// What a far end is told to do.
