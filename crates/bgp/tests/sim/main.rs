@@ -3,10 +3,12 @@
 
 mod collision;
 mod exports;
+mod leaving;
 mod model;
 mod net;
 mod noise;
 mod pressure;
+mod raw;
 mod restarts;
 mod routes;
 mod rules;

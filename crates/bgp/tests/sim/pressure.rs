@@ -308,3 +308,22 @@ fn what_the_router_is_can_change() {
         .any(|o| matches!(o, Output::Close { conn, .. } if conn == p.conn));
     assert!(closed && r.size().paths == 0);
 }
+
+#[test]
+fn who_goes_without_having_read_leaves_no_prefix_behind() {
+    let now = Instant::now();
+    let mut r = router(now);
+    let p = up(&mut r, 1, now);
+    settle(&mut r, now);
+    announce(&mut r, 0..20_000);
+    settle(&mut r, now);
+    for i in 0..20_000 {
+        r.withdraw(prefix(i));
+    }
+    settle(&mut r, now);
+    // It would have to be told of their end.
+    assert!(r.size().known > 0);
+    r.disconnected(p.conn, now);
+    settle(&mut r, now);
+    assert_eq!(r.size().known, 0);
+}

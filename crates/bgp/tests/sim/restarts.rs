@@ -1,12 +1,14 @@
 //! Graceful restart in both roles, for long, and by NOTIFICATION.
 
 use crate::net::Net;
+use crate::raw::Raw;
 use crate::routes::{c, own};
 use bgp::attr::Community;
+use bgp::caps::{Capability, GracefulRestart, RestartFamily};
 use bgp::peer::{PeerConfig, Restart};
 use bgp::router::{Config, Event, PathStatus, Restarting};
-use bgp::types::PerFamily;
-use bgp::{Cidr, Family};
+use bgp::types::{AfiSafi, PerFamily};
+use bgp::{Cidr, Family, wire};
 use std::time::Duration;
 
 const UP: Duration = Duration::from_secs(60);
@@ -281,5 +283,43 @@ fn of_a_peer_that_restarts_the_path_counts_only_apart_from_it() {
         net.with(a, |r, now| r.path_failed(id, "silence", independent, now));
         net.run(secs(1));
         assert_eq!(uses(&net, a, p), !independent);
+    }
+}
+
+#[test]
+fn routes_of_before_wait_for_the_end_only_if_they_were_forwarded_along() {
+    for (forwarding, named) in [(true, true), (false, true), (false, false)] {
+        let mut p = Raw::new(10, |c| c.restart = Some(Restart::default()));
+        let restarts = |restarting, forwarding, named: bool| {
+            let family = RestartFamily {
+                family: AfiSafi::IPV4_UNICAST,
+                forwarding,
+            };
+            vec![Capability::GracefulRestart(GracefulRestart {
+                restarting,
+                notification: false,
+                time: 120,
+                families: named.then_some(family).into_iter().collect(),
+            })]
+        };
+        p.more = restarts(false, true, true);
+        let conn = p.up();
+        let (one, two) = (c("10.1.0.0/16"), c("10.2.0.0/16"));
+        p.tell(conn, [one, two].into_iter());
+        p.r.disconnected(conn, p.now);
+        p.finish();
+        assert!(p.r.best(one).is_some_and(|b| b.stale));
+        // It is back; it has not said all yet.
+        p.more = restarts(true, forwarding, named);
+        let conn = p.up();
+        p.finish();
+        assert_eq!(p.r.best(one).is_some(), forwarding);
+        p.tell(conn, [two].into_iter());
+        assert!(p.r.best(two).is_some_and(|b| !b.stale));
+        let mut end = Vec::new();
+        wire::write_end_of_rib(Family::V4, &mut end);
+        p.r.received(conn, &end, p.now);
+        p.finish();
+        assert!(p.r.best(one).is_none() && p.r.best(two).is_some());
     }
 }

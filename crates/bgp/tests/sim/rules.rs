@@ -1,6 +1,7 @@
 //! Rules between ASes that few sessions need, one by one.
 
 use crate::net::Net;
+use crate::raw::Raw;
 use crate::routes::{c, own};
 use bgp::attr::{AsPath, Community, SegmentKind};
 use bgp::caps::Role;
@@ -243,4 +244,23 @@ fn a_route_through_ourselves_is_refused() {
     net.with(0, |r, _| r.announce(p, route));
     net.run(SOON);
     assert_eq!(refusal(&net, 1, p), Some(Refusal::OwnNextHop));
+}
+
+#[test]
+fn a_path_that_does_not_begin_with_its_teller_is_refused_where_that_is_wanted() {
+    for strict in [true, false] {
+        let mut p = Raw::new(10, |c| c.enforce_first_asn = strict);
+        let conn = p.up();
+        let (good, bad) = (c("10.1.0.0/16"), c("10.2.0.0/16"));
+        p.tell_path(conn, [2, 9].map(Asn), [good].into_iter());
+        p.tell_path(conn, [9, 2].map(Asn), [bad].into_iter());
+        assert!(p.r.best(good).is_some());
+        assert_eq!(p.r.best(bad).is_some(), !strict);
+        let explained = p.r.explain(bad);
+        let status = explained
+            .and_then(|e| e.paths.into_iter().next())
+            .map(|r| r.status);
+        let refused = PathStatus::Refused(Refusal::FirstAs);
+        assert_eq!(status == Some(refused), strict);
+    }
 }

@@ -477,12 +477,34 @@ fn prefixes_in_attributes() {
             "{value}"
         );
     }
+    // Two families would have to go, and one can be named: the session ends after all.
+    let reach = format!("0002 01 10 {hop} 00 20 2001");
+    let both = format!(
+        "80 0e {:02x} {reach} 80 0f 05 0002 01 2020",
+        hex(&reach).len()
+    );
+    let bytes = update("", &format!("{good} {both}"), "08 0a");
+    assert!(read_update(&bytes, &milder).is_err());
     // Too short to tell the family: always a reset.
     for attribute in ["80 0e 00", "80 0e 03 000201", "80 0f 02 0002"] {
         for how in [&how, &milder] {
             let bytes = update("", &format!("{good} {attribute}"), "08 0a");
             assert!(read_update(&bytes, how).is_err(), "{attribute}");
         }
+    }
+}
+
+/// An UPDATE that would mark the end of the routes, with something wrong, marks nothing.
+#[test]
+fn no_end_of_rib_with_a_fault() {
+    let how = session(PeerKind::External);
+    for (attribute, end) in [
+        ("80 0f 03 0002 01", Some(Family::V6)),
+        ("c0 0f 03 0002 01", None),
+    ] {
+        let bytes = update("", attribute, "");
+        let u = read_update(&bytes, &how).unwrap();
+        assert_eq!((u.end_of_rib, u.faults.is_empty()), (end, end.is_some()));
     }
 }
 
