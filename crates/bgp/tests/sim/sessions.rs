@@ -1,6 +1,6 @@
 //! Sessions come up, whoever dials, and come back.
 
-use crate::net::Net;
+use crate::net::{Net, Rng};
 use crate::routes::{c, own};
 use bgp::fsm::State;
 use bgp::peer::PeerConfig;
@@ -169,4 +169,142 @@ fn shutdown_says_why_and_stays() {
     config.shutdown = None;
     net.with(a, |r, now| r.configure_peer(id, config, now));
     net.until(UP, "up again", Net::all_up);
+}
+
+/// Two routers that take turns in step, as on a machine that is busy: each hears in one go whatever
+/// came on a connection since it last looked at it.
+struct Step {
+    rng: Rng,
+    routers: [Router; 2],
+    now: Instant,
+    /// Connections that are asked for, by who asks.
+    calls: Vec<(usize, bgp::router::ConnId)>,
+    /// The two ends of connections.
+    links: Vec<[bgp::router::ConnId; 2]>,
+    /// Octets on their way: to whom, on which connection; none is its end.
+    sent: Vec<(usize, bgp::router::ConnId, Vec<u8>)>,
+}
+
+impl Step {
+    fn new(ids: [u32; 2], seed: u64) -> Self {
+        let now = Instant::now();
+        let addr = |i: usize| std::net::IpAddr::from([10, 0, 0, i as u8 + 1]);
+        let routers = [0, 1].map(|i| {
+            let own = net::Asn(65001 + i as u32);
+            let mut r = Router::new(Config::new(own, RouterId(ids[i]), 7), now);
+            let mut peer = PeerConfig::new(addr(1 - i), net::Asn(65002 - i as u32));
+            peer.restart = Some(bgp::peer::Restart::default());
+            r.add_peer(peer, now);
+            r
+        });
+        Self {
+            rng: Rng(seed),
+            routers,
+            now,
+            calls: Vec::new(),
+            links: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// The other end of a connection of a router.
+    fn other(&self, of: usize, conn: bgp::router::ConnId) -> Option<bgp::router::ConnId> {
+        let link = self.links.iter().rev().find(|l| l[of] == conn);
+        link.map(|l| l[1 - of])
+    }
+
+    /// One turn of both, who do not look at every connection in each.
+    fn turn(&mut self) {
+        let mut looks = std::collections::BTreeMap::new();
+        let rng = &mut self.rng;
+        let mut heard =
+            |to: usize, conn| *looks.entry((to, conn)).or_insert_with(|| rng.chance(50));
+        let sent = self.sent.extract_if(.., |(to, conn, _)| heard(*to, *conn));
+        let sent: Vec<_> = sent.collect();
+        for (from, conn) in std::mem::take(&mut self.calls) {
+            let addr = |i: usize| std::net::IpAddr::from([10, 0, 0, i as u8 + 1]);
+            let peer = self.routers[1 - from].peers().next().expect("one").peer;
+            match self.routers[1 - from].accepted(peer, addr(1 - from), self.now) {
+                Some(other) => {
+                    let link = if from == 0 {
+                        [conn, other]
+                    } else {
+                        [other, conn]
+                    };
+                    self.links.push(link);
+                    self.routers[from].connected(conn, addr(from), self.now);
+                }
+                None => self.routers[from].disconnected(conn, self.now),
+            }
+        }
+        for (to, conn, octets) in sent {
+            match octets.as_slice() {
+                [] => self.routers[to].disconnected(conn, self.now),
+                some => self.routers[to].received(conn, some, self.now),
+            }
+        }
+        for i in 0..2 {
+            self.routers[i].tick(self.now);
+            while let Some(output) = self.routers[i].poll(self.now) {
+                match output {
+                    Output::Connect { conn, .. } => self.calls.push((i, conn)),
+                    Output::Send { conn } => {
+                        let mut out = Vec::new();
+                        self.routers[i].pull(conn, usize::MAX, &mut out, self.now);
+                        if let Some(other) = self.other(i, conn) {
+                            self.sent.push((1 - i, other, out.concat()));
+                        }
+                    }
+                    Output::Close { conn, last } => {
+                        if let Some(other) = self.other(i, conn) {
+                            if !last.is_empty() {
+                                self.sent.push((1 - i, other, last.to_vec()));
+                            }
+                            self.sent.push((1 - i, other, Vec::new()));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let quiet = self.calls.is_empty() && self.sent.is_empty();
+        let next = self.routers.iter().filter_map(Router::deadline).min();
+        let step = self.now + Duration::from_millis(50);
+        self.now = next.filter(|_| quiet).map_or(step, |n| n.max(step));
+    }
+
+    fn up(&self) -> bool {
+        let up = |r: &Router| r.peers().all(|p| p.state == State::Established);
+        self.routers.iter().all(up)
+    }
+}
+
+/// Each of the two finds one connection up and closes the other: that must be the same one.
+#[test]
+fn two_who_call_in_step_are_up_at_once_and_stay_up() {
+    let mut worst = (Duration::ZERO, [0, 0]);
+    for seed in 0..1000 {
+        let ids = if seed % 2 == 0 { [1, 2] } else { [2, 1] };
+        let mut step = Step::new(ids, seed);
+        let start = step.now;
+        let mut up_at = None;
+        while step.now < start + Duration::from_secs(100) {
+            step.turn();
+            match (step.up(), up_at) {
+                (true, None) => up_at = Some(step.now),
+                (false, Some(_)) => up_at = None,
+                _ => {}
+            }
+        }
+        let took = up_at.expect("a session") - start;
+        let sessions = step.routers.each_ref().map(|r| {
+            let peer = r.peers().next().expect("one");
+            peer.counters.sessions
+        });
+        worst = worst.max((took, sessions));
+    }
+    assert!(
+        worst.0 < Duration::from_millis(1500) && worst.1 == [1, 1],
+        "{worst:?}"
+    );
 }
