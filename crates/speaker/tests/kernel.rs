@@ -351,9 +351,14 @@ fn pools_with_ip_in_ip_lead_through_the_tunnel_device() {
         until("no trouble", || ours.errors(), |s| !lacks(s));
         run(&wire.here, "ip", "link set tunl0 down");
         has_not(&wire.here, "10.65.1.0");
+        let refused = |s: &Vec<String>| s.iter().any(|e| e.contains("add route 10.65.1.0/26"));
+        until("the refusal is told", || ours.errors(), refused);
         run(&wire.here, "ip", "link set tunl0 up");
         has(&wire.here, through);
+        run(&wire.here, "ip", "link set tunl0 down");
+        until("the refusal is told", || ours.errors(), refused);
         run(&wire.here, "ip", "link del tunl0");
+        until("no refusal", || ours.errors(), |s| !refused(s));
         has_not(&wire.here, "10.65.1.0");
         until("the trouble is told", || ours.errors(), lacks);
     }

@@ -27,6 +27,9 @@ const SLICE: usize = 2048;
 const BACKLOG: usize = 64 << 10;
 /// Links change in bursts: the tables are read once behind them.
 const CALM: Duration = Duration::from_millis(30);
+/// After peers have told all they have, what they told may still wait for a way to its next hop, or for
+/// its turn: what a run before has left goes only then.
+const GRACE: Duration = Duration::from_secs(2);
 /// What failed is tried again after this, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -124,7 +127,11 @@ pub(super) struct Run {
     touched: BTreeSet<Cidr>,
     /// When the tables are to be read anew.
     reread: Option<Instant>,
-    failures: BTreeMap<Cidr, String>,
+    /// When what a run before has left and nobody has told goes.
+    leave: [Option<Instant>; 2],
+    /// What could not be written; why, for some. With a link all routes can fail at once.
+    failures: BTreeSet<Cidr>,
+    reasons: BTreeMap<Cidr, String>,
     retry: Option<(Instant, Duration)>,
     trouble: Option<String>,
     /// Routes wait for the tunnel device, and that was told.
@@ -159,7 +166,9 @@ impl Run {
             locals: BTreeMap::new(),
             touched: BTreeSet::new(),
             reread: None,
-            failures: BTreeMap::new(),
+            leave: [None; 2],
+            failures: BTreeSet::new(),
+            reasons: BTreeMap::new(),
             retry: None,
             trouble: None,
             lacks_tunnel: false,
@@ -183,6 +192,11 @@ impl Run {
             if self.retry.is_some_and(|(t, _)| t <= now) {
                 self.try_again();
             }
+            for (leave, family) in self.leave.iter_mut().zip(Family::BOTH) {
+                if leave.take_if(|t| *t <= now).is_some() {
+                    self.table.converge(family);
+                }
+            }
             self.settle();
             self.write();
         }
@@ -190,7 +204,8 @@ impl Run {
 
     /// What has come in; waits if there is nothing else to do.
     fn take_inputs(&mut self) {
-        let due = [self.reread, self.retry.map(|(t, _)| t)];
+        let [v4, v6] = self.leave;
+        let due = [self.reread, self.retry.map(|(t, _)| t), v4, v6];
         let due = due.into_iter().flatten().min();
         let mut next = if self.table.waiting() > 0 {
             self.inputs.try_recv().ok()
@@ -244,6 +259,9 @@ impl Run {
                 self.table.set_tunnelled(policy.tunnelled.clone());
                 self.policy = policy;
             }
+            Order::Converged(family) if self.table.adopted(family) => {
+                self.leave[usize::from(family == Family::V6)] = Some(Instant::now() + GRACE);
+            }
             Order::Converged(family) => self.table.converge(family),
             Order::Forget => {
                 self.table.forget();
@@ -275,7 +293,7 @@ impl Run {
     fn touch(&mut self, prefix: Cidr) {
         self.touched.insert(prefix);
         self.table.doubt(prefix);
-        if self.failures.contains_key(&prefix) {
+        if self.failures.contains(&prefix) {
             self.table.again(prefix);
         }
     }
@@ -485,19 +503,21 @@ impl Run {
     fn write_slice(&mut self) {
         let ops = &mut self.plan.ops;
         ops.clear();
-        self.table.steps(SLICE, ops);
-        let tried: Vec<Cidr> = match self.failures.is_empty() {
-            true => Vec::new(),
-            false => ops.iter().map(|o| o.route().key.dst).collect(),
-        };
-        let failures = self.routes.apply(&self.plan);
         let before = !self.failures.is_empty();
-        for prefix in tried {
-            self.failures.remove(&prefix);
-        }
+        let (failures, reasons) = (&mut self.failures, &mut self.reasons);
+        self.table.steps(SLICE, ops, |prefix| {
+            // Tried again, or wanted no more.
+            if before && failures.remove(&prefix) {
+                reasons.remove(&prefix);
+            }
+        });
+        let failures = self.routes.apply(&self.plan);
         for f in failures {
             let prefix = self.table.failed(&f.op);
-            self.failures.insert(prefix, f.error.to_string());
+            self.failures.insert(prefix);
+            if self.reasons.len() < TOLD {
+                self.reasons.insert(prefix, f.error.to_string());
+            }
         }
         if before || !self.failures.is_empty() {
             self.tell_troubles();
@@ -512,8 +532,8 @@ impl Run {
     fn try_again(&mut self) {
         let after = self.retry.map_or(RETRY, |(_, d)| (d * 2).min(RETRY_MOST));
         self.retry = Some((Instant::now() + after, after));
-        let failed: Vec<_> = self.failures.keys().copied().collect();
-        failed.into_iter().for_each(|c| self.table.again(c));
+        let failed = self.failures.iter();
+        failed.for_each(|c| self.table.again(*c));
     }
 
     fn tell_troubles(&self) {
@@ -523,9 +543,9 @@ impl Run {
                 "there is no interface {TUNNEL}: routes of pools with IP in IP wait for it"
             ));
         }
-        all.extend(self.failures.values().take(TOLD).cloned());
-        if self.failures.len() > TOLD {
-            let more = self.failures.len() - TOLD;
+        all.extend(self.reasons.values().cloned());
+        let more = self.failures.len() - self.reasons.len();
+        if more > 0 {
             all.push(format!("{more} more routes are not in the kernel"));
         }
         self.reports.report(Report::Troubles(all));

@@ -184,10 +184,12 @@ impl Table {
     /// What the router says now.
     pub(crate) fn change(&mut self, change: Change) {
         let prefix = change.prefix;
-        let id = match (&change.want, self.rows.find(prefix)) {
-            (_, Some(id)) => id,
-            (Some(_), None) => self.rows.insert(prefix),
-            (None, None) => return,
+        let id = match &change.want {
+            Some(_) => self.rows.insert(prefix),
+            None => match self.rows.find(prefix) {
+                Some(id) => id,
+                None => return,
+            },
         };
         let new = match change.want {
             Some((gates, metric)) => {

@@ -26,13 +26,19 @@ impl Table {
         }
     }
 
-    /// Steps for up to `most` prefixes, as if they succeeded, into `ops`.
-    pub(crate) fn steps(&mut self, most: usize, ops: &mut Vec<Op>) {
+    /// Steps for up to `most` prefixes, as if they succeeded, into `ops`; `looked_at` is told each
+    /// prefix, also where nothing is to be done.
+    pub(crate) fn steps(
+        &mut self,
+        most: usize,
+        ops: &mut Vec<Op>,
+        mut looked_at: impl FnMut(Cidr),
+    ) {
         for _ in 0..most {
             let Some(id) = self.dirty.pop_front() else {
                 break;
             };
-            self.step(id, ops);
+            looked_at(self.step(id, ops));
         }
         let converged = self.converged;
         if converged.iter().any(|c| *c) {
@@ -41,7 +47,7 @@ impl Table {
         }
     }
 
-    fn step(&mut self, id: RowId, ops: &mut Vec<Op>) {
+    fn step(&mut self, id: RowId, ops: &mut Vec<Op>) -> Cidr {
         let held = Held {
             dirty: false,
             ..self.rows.get(id)
@@ -62,6 +68,7 @@ impl Table {
             }
         }
         self.drop_if_idle(id, prefix);
+        prefix
     }
 
     fn drop_if_idle(&mut self, id: RowId, prefix: Cidr) {

@@ -64,7 +64,7 @@ impl World {
         self.table.settle();
         let mut told = Vec::new();
         let mut ops = Vec::new();
-        self.table.steps(usize::MAX, &mut ops);
+        self.table.steps(usize::MAX, &mut ops, |_| {});
         for op in ops {
             let key = op.route().key;
             match &op {
