@@ -204,12 +204,26 @@ fn borrowed_and_elevated_addresses_are_told() {
     for not in ["172.16.1.5/32", "192.0.2.7/32", "10.0.0.0/24"] {
         assert!(!bird.route(not).contains("BGP.next_hop"), "{not}");
     }
+    let gone = |p: &str| {
+        until(
+            "gone there",
+            || bird.route(p),
+            |s| !s.contains("BGP.next_hop"),
+        )
+    };
     run(&wire.here, "ip", "route del 172.16.9.5/32");
-    until(
-        "gone there",
-        || bird.route("172.16.9.5/32"),
-        |s| !s.contains("BGP.next_hop"),
-    );
+    gone("172.16.9.5/32");
+    // The pod's routes go with its link, the IPv4 ones without a word: they are known nevertheless,
+    // and the tables are not read again.
+    let reads = || {
+        let look = |v: &speaker::View<'_>| v.kernel_reads;
+        ours.handle.look(look).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let before = reads();
+    run(&wire.here, "ip", "link del cali1");
+    gone("172.16.1.6/32");
+    gone("fd10::900/128");
+    assert_eq!(reads(), before);
 }
 
 #[test]
