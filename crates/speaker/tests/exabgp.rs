@@ -8,13 +8,13 @@ use foreign::ours::{events, impatient, peers, tune};
 use foreign::{ExaBgp, Side, Stranger};
 use support::{Ours, Wire, settings, until};
 
-// It relays nothing, so that what somebody else tells it ends there.
+// It relays nothing, so that what somebody else tells it ends there. Asked for a refresh it hangs up
+// without a word.
 asked!(
     ExaBgp:
     another_as_and_we_tell_each_other_all_attributes,
     within_the_as_all_attributes_pass,
     communities_of_others_pass_through,
-    refreshes_tell_all_again_under_the_same_session,
     each_family_goes_over_the_other,
     keys_and_hops_hold_and_a_wrong_key_does_not,
     packets_must_have_come_one_hop,

@@ -7,11 +7,16 @@ mod support;
 
 use bgp::error::FaultClass;
 use bgp::router::Event;
-use foreign::ours::{events, held};
+use foreign::ours::{events, held, tune};
 use foreign::raw::{KEEPALIVE, OPEN, Opening, REFRESH, Raw, UPDATE, hex, message, update};
 use model::Update;
+use serde_json::Value;
+use speaker::Control;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use support::{Ours, Wire, peer, run, settings, until, world};
+use support::{Ours, PATIENCE, Wire, peer, run, settings, until, world};
 
 const US: &str = "10.0.0.1";
 const AS: u16 = 65100;
@@ -306,4 +311,119 @@ fn silence_ends_the_session() {
     // KEEPALIVEs come meanwhile, as agreed.
     assert_eq!(raw.ended(), hex("04 00"));
     told(&ours, &seen, 0, "04 00");
+}
+
+/// Peers whose IPv4 sessions carry IPv6 too.
+fn with_both(n: usize) -> (Wire, Ours, Events) {
+    let (wire, ours, seen) = with_peers(n, AS);
+    tune(&ours, |c| {
+        c.families.v6 = true;
+        c.own_address.v6 = Some(support::ip("fd00::1"));
+    });
+    ours.states();
+    (wire, ours, seen)
+}
+
+/// A session of both families.
+fn both(wire: &Wire, i: usize) -> Raw {
+    let mut can = hex("0104 0001 0001 0104 0002 0001 0200 4104 0000");
+    can.extend(AS.to_be_bytes());
+    let id = [10, 0, 0, 100 + u8::try_from(i).unwrap()];
+    Raw::establish(&wire.there, &at(i), US, &Opening::with(AS, id, &can))
+}
+
+/// A route to 2001:db8:7::/48 as MP_REACH_NLRI.
+const REACH: &str = "80 0e 1c 0002 01 10 fd000000000000000000000000000064 00 30 20010db80007";
+
+/// RFC 7606, sections 3(c), 5.1, 7.11: prefixes that can be read are withdrawn, wherever the
+/// attribute stands. What it was is counted, and shown with its octets.
+#[test]
+fn faults_that_leave_the_prefixes_of_mp_reach() {
+    let (wire, ours, seen) = with_both(1);
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(&ours.handle, dir.path()).unwrap();
+    let mut raw = both(&wire, 0);
+    ours.established(1);
+    let good = [ORIGIN, &path(AS)].concat();
+    let hop = "fd000000000000000000000000000064";
+    let rows = [
+        REACH.replacen("80", "c0", 1),
+        REACH.replacen("fd00", "ff02", 1),
+        REACH.replacen(hop, &"00".repeat(16), 1),
+    ];
+    for reach in &rows {
+        for all in [reach.to_owned() + &good, good.clone() + reach] {
+            raw.send(&update(&[], &hex(&(REACH.to_owned() + &good)), &[]));
+            ours.learns("2001:db8:7::/48");
+            raw.send(&update(&[], &hex(&all), &[]));
+            ours.forgets("2001:db8:7::/48");
+            let expected = Some((FaultClass::TreatAsWithdraw, hex(reach)));
+            until(reach, || last_fault(&seen), |f| *f == expected);
+        }
+    }
+    // Other attributes at fault take the prefixes along too.
+    raw.send(&update(&[], &hex(&(REACH.to_owned() + &good)), &[]));
+    ours.learns("2001:db8:7::/48");
+    let bad = format!("{REACH}{good} 80 04 03 000001");
+    raw.send(&update(&[], &hex(&bad), &[]));
+    ours.forgets("2001:db8:7::/48");
+    ours.established(1);
+    let ask = || own_words(dir.path(), r#"{"ask":"faults"}"#);
+    let all = until("all are noted", ask, |a| a.len() == 2 * rows.len() + 1);
+    let plain = |text: &str| text.replace(' ', "");
+    for (i, fault) in all.iter().enumerate() {
+        let octets = rows.get(i / 2).map_or("80 04 03 000001", |r| r);
+        assert_eq!(fault["octets"], plain(octets), "{fault}");
+        assert_eq!(fault["then"], "routes withdrawn", "{fault}");
+    }
+    let peers = own_words(dir.path(), r#"{"ask":"peers","peer":"10.0.0.100"}"#);
+    assert_eq!(peers[0]["faults"], 2 * rows.len() + 1, "{peers:?}");
+    control.stop();
+}
+
+/// What is said to a question on our own socket.
+fn own_words(dir: &Path, question: &str) -> Vec<Value> {
+    let mut stream = UnixStream::connect(dir.join("bgp.ctl")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    writeln!(stream, "{question}").unwrap();
+    let lines = BufReader::new(stream).lines();
+    let each = lines.map(|l| serde_json::from_str::<Value>(&l.unwrap()).unwrap());
+    each.take_while(|v| v.get("end").is_none()).collect()
+}
+
+/// RFC 7606, sections 5.3, 7.11, 7.12; RFC 4760, section 7: where prefixes cannot be found the
+/// session ends with the whole attribute. Dropping the family alone is not offered.
+#[test]
+fn mp_attributes_that_end_the_session() {
+    let good = [ORIGIN, &path(AS)].concat();
+    let hop = "fd000000000000000000000000000064";
+    let attributes: Vec<String> = [
+        // A next hop of another length, one past the end, no reserved octet.
+        ("0e", format!("0002 01 0f {} 00", &hop[..30])),
+        ("0e", "0002 01 00 00".to_owned()),
+        ("0e", format!("0002 01 20 {hop} 00")),
+        ("0e", format!("0002 01 10 {hop}")),
+        // Prefixes that are too long, or longer than what is there.
+        ("0e", format!("0002 01 10 {hop} 00 81 {hop} 00")),
+        ("0e", format!("0002 01 10 {hop} 00 20 2001")),
+        ("0f", "0002 01 81".to_owned()),
+        ("0f", "0002 01 20 2001".to_owned()),
+        // Too short to tell the family.
+        ("0e", "0002".to_owned()),
+        ("0f", "0002".to_owned()),
+    ]
+    .map(|(kind, value)| format!("80 {kind} {:02x} {value}", hex(&value).len()))
+    .to_vec();
+    let (wire, ours, seen) = with_both(attributes.len());
+    for (i, attribute) in attributes.iter().enumerate() {
+        let mut raw = both(&wire, i);
+        let all = match attribute.starts_with("80 0e") {
+            true => good.clone() + attribute,
+            false => attribute.clone(),
+        };
+        raw.send(&update(&[], &hex(&all), &[]));
+        let why = "03 09".to_owned() + attribute;
+        assert_eq!(raw.ended(), hex(&why), "{attribute}");
+        told(&ours, &seen, i, &why);
+    }
 }

@@ -62,10 +62,15 @@ impl Drop for Process {
 }
 
 fn we_are_killed<S: Stranger>() {
-    let (path, them) = Path::with::<S>();
+    let began = Instant::now();
+    let (path, them) = Path::with::<S>(1);
     let ours = Process::start(&path.wire.here);
     path.works();
     them.established();
+    // FRR says for that time after its start that it restarts itself, and of two that do neither
+    // waits for the other (RFC 4724, section 4.1).
+    let past = |t: &Duration| *t > Duration::from_secs(3);
+    until("its start is over", || began.elapsed(), past);
     let kept = |p: &str| assert_eq!(them.paths(p).len(), 1, "{p}");
     let _again = path.nothing_is_lost(|| {
         drop(ours);
@@ -87,7 +92,7 @@ fn we_are_killed<S: Stranger>() {
 }
 
 fn they_are_killed<S: Stranger>() {
-    let (path, mut them) = Path::with::<S>();
+    let (path, mut them) = Path::with::<S>(60);
     let settings = settings().with_kernel(Kernel {
         absent: Duration::from_secs(3),
         ..Kernel::default()
