@@ -124,6 +124,15 @@ type Sessions = BTreeMap<(IpAddr, u16), Peer>;
 /// All sessions, in order of address and port.
 pub(crate) fn peers(world: &World, me: &Speaker, faults: &mut Vec<String>) -> Vec<Peer> {
     let mut out = Sessions::new();
+    if let Some(cluster) = &me.cluster
+        && cluster.parse::<std::net::Ipv4Addr>().is_err()
+    {
+        faults.push(format!(
+            "Node({}) spec.bgp.routeReflectorClusterID: {cluster:?} is no IPv4 address: the router \
+             id stands in its place; write one such as 244.0.0.1",
+            world.me
+        ));
+    }
     // An earlier one keeps its place: the order here is that of precedence.
     let scoped = |global: bool| {
         let remote = |p: &BgpPeer| !matches!(p.remote, BgpRemote::Workloads { .. });

@@ -271,6 +271,18 @@ fn reflectors_know_their_clients() {
 }
 
 #[test]
+fn a_cluster_that_is_no_address_is_told() {
+    for (cluster, faults) in [("244.0.0.1", 0), ("rack-1", 1)] {
+        let rr = reflector(node("10.0.0.10", "", &[]), cluster);
+        let w = vec![no_mesh(), Update::Node("c".into(), Some(rr))];
+        let plan = world_of("c", w.clone()).plan();
+        assert_eq!(plan.faults.len(), faults, "{:?}", plan.faults);
+        // It is its own node's fault alone.
+        assert!(world(w).plan().faults.is_empty());
+    }
+}
+
+#[test]
 fn a_session_takes_what_its_resource_says() {
     let mut p = peer(at("192.0.2.1", 65000));
     p.local_asn = Some(Asn(65100));

@@ -51,6 +51,7 @@ fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Whole seconds, rounded.
 fn seconds(field: &str, text: &str) -> Result<Option<u32>, Cause> {
     let Some(text) = some(text) else {
         return Ok(None);
@@ -62,7 +63,7 @@ fn seconds(field: &str, text: &str) -> Result<Option<u32>, Cause> {
         reason = "compared with the bounds above"
     )]
     whole
-        .map(|s| Some(s as u32))
+        .map(|s| Some(s.round() as u32))
         .ok_or_else(|| format!("{field}: {text:?} is no duration such as 90s"))
 }
 
@@ -83,8 +84,10 @@ fn cidr(field: &str, text: &str) -> Result<Cidr, Cause> {
     text.parse().map_err(|e| cause(field)(&e))
 }
 
+/// One without a prefix says nothing, as with Calico, whose schema lets it be left out.
 fn blocks(field: &str, list: &[CidrBlock]) -> Result<Vec<Cidr>, Cause> {
-    list.iter().map(|b| cidr(field, &b.cidr)).collect()
+    let stated = list.iter().filter(|b| !b.cidr.is_empty());
+    stated.map(|b| cidr(field, &b.cidr)).collect()
 }
 
 fn number(field: &str, n: Option<i64>) -> Result<Option<u32>, Cause> {
@@ -171,7 +174,11 @@ fn prefix_communities(s: &BgpConfigurationSpec) -> Result<Vec<PrefixCommunities>
                 .collect::<Result<_, Cause>>()?,
         })
     };
-    s.prefix_advertisements.iter().map(one).collect()
+    let stated = s
+        .prefix_advertisements
+        .iter()
+        .filter(|p| !p.cidr.is_empty());
+    stated.map(one).collect()
 }
 
 pub(super) fn peer_update(r: &BgpPeer) -> Result<Update, Cause> {

@@ -47,7 +47,8 @@ pub(super) fn update(r: &Node) -> Result<Update, Cause> {
     let node = model::Node {
         ipv4: own("spec.bgp.ipv4Address", &bgp.ipv4_address)?,
         ipv6: own("spec.bgp.ipv6Address", &bgp.ipv6_address)?,
-        asn: bgp.as_number.map(|n| n.0),
+        // 0 is "not set", as everywhere.
+        asn: bgp.as_number.map(|n| n.0).filter(|n| *n != net::Asn(0)),
         route_reflector_cluster: (!cluster_id.is_empty()).then(|| cluster_id.into()),
         vxlan_v4: optional("spec.ipv4VXLANTunnelAddr", &s.ipv4_vxlan_tunnel_addr)?,
         vxlan_v6: optional("spec.ipv6VXLANTunnelAddr", &s.ipv6_vxlan_tunnel_addr)?,

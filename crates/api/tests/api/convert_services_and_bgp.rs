@@ -102,6 +102,63 @@ fn bgp_configurations() {
     assert_eq!((none.mesh, none.asn, none.bind_node_ip), (None, None, None));
 }
 
+#[test]
+fn prefixes_that_are_left_out_say_nothing() {
+    let Update::BgpConfig(_, Some(c)) = update(&v3(
+        K::BgpConfiguration,
+        "metadata: {name: default}\nspec: {serviceClusterIPs: [{}, {cidr: 10.96.0.0/12}], serviceExternalIPs: [{cidr: ''}], prefixAdvertisements: [{communities: ['1:2']}, {cidr: 10.0.0.0/8, communities: ['1:2']}]}",
+    )) else {
+        panic!("no configuration")
+    };
+    assert_eq!(c.service_cluster, ["10.96.0.0/12".parse().expect("valid")]);
+    assert!(c.service_external.is_empty());
+    assert_eq!(c.prefix_communities.len(), 1);
+}
+
+#[test]
+fn times_are_whole_seconds() {
+    for (text, seconds) in [
+        ("90s", 90),
+        ("1m30s", 90),
+        ("1500ms", 2),
+        ("1400ms", 1),
+        ("2h", 7200),
+    ] {
+        let p = peer(&format!(
+            "{{peerIP: 10.0.0.1, keepaliveTime: {text}, maxRestartTime: {text}}}"
+        ));
+        assert_eq!(
+            (p.keepalive, p.restart),
+            (Some(seconds), Some(seconds)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn an_as_of_zero_is_none() {
+    let p = peer("{peerIP: 10.0.0.1, asNumber: 0, localASNumber: 0}");
+    let BgpRemote::Address { asn, .. } = p.remote else {
+        panic!("{p:?}")
+    };
+    assert_eq!((asn, p.local_asn), (None, None));
+    let u = update(&v3(
+        K::Node,
+        "metadata: {name: n}\nspec: {bgp: {asNumber: 0, ipv4Address: 10.0.0.1/24}}",
+    ));
+    let Update::Node(_, Some(n)) = u else {
+        panic!("{u:?}")
+    };
+    assert_eq!(n.asn, None);
+    let Update::BgpConfig(_, Some(c)) = update(&v3(
+        K::BgpConfiguration,
+        "metadata: {name: default}\nspec: {listenPort: 0}",
+    )) else {
+        panic!("no configuration")
+    };
+    assert_eq!((c.asn, c.listen_port), (None, None));
+}
+
 fn peer(spec: &str) -> model::BgpPeer {
     let u = update(&v3(
         K::BgpPeer,
@@ -170,7 +227,7 @@ fn several_paths_by_annotation() {
         peer("{peerIP: 10.0.0.1}").add_path,
         model::AddPath::default()
     );
-    let bad = v3(K::BgpPeer, &text("all"));
+    let bad = defaulted(&v3(K::BgpPeer, &text("all")));
     let why = "must be receive, send or both, not \"all\"";
     let said = api::updates(&bad).unwrap_err().to_string();
     assert!(said.contains("BGPPeer") && said.contains(why), "{said}");
