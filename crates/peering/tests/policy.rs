@@ -950,6 +950,28 @@ fn each_way_to_tell_a_service() {
 }
 
 #[test]
+fn addresses_outside_of_all_ranges_are_nobodys_business() {
+    let s = Service {
+        cluster_ips: vec![ip("10.1.0.10")],
+        external_ips: vec![ip("8.8.8.8")],
+        load_balancer_ips: vec![ip("8.8.4.4")],
+        external_local: true,
+        ..Service::default()
+    };
+    for aggregate in [None, Some(false)] {
+        let w = with(vec![
+            config(BgpConfig {
+                aggregate_load_balancer: aggregate,
+                ..ranges()
+            }),
+            service("web", s.clone()),
+            behind("web", "a", "10.65.0.9", true),
+        ]);
+        assert!(hosts(&w).is_empty());
+    }
+}
+
+#[test]
 fn an_address_of_two_services_goes_with_the_last() {
     let s = Service {
         cluster_ips: vec![ip("10.96.0.10")],

@@ -72,6 +72,7 @@ fn reflected() -> Reflected {
             });
         }
     });
+    net.peer(two, out, |_, _| {});
     net.until(UP, "up", Net::all_up);
     Reflected {
         net,
@@ -89,6 +90,7 @@ fn what_is_ours_alone_does_not_leave_the_as() {
         mut net,
         src,
         one,
+        two,
         out,
         ..
     } = reflected();
@@ -113,12 +115,15 @@ fn what_is_ours_alone_does_not_leave_the_as() {
     assert_eq!(rare.aigp, None);
     let kept: Vec<ExtCommunity> = rare.ext_communities.iter().collect();
     assert_eq!(kept, [TARGET]);
+    // Of a route that was reflected, its way through the AS does not leave either.
+    let seen = |n: usize| net.nodes[n].router.best(c(p)).map(|b| b.attributes.clone());
+    let there = seen(two).unwrap_or_else(|| panic!("reflected"));
+    assert!(there.rare().originator_id.is_some() && !there.rare().cluster_list.is_empty());
+    let told = tells(&net, two, out, p).unwrap_or_else(|e| panic!("{e}"));
+    let rare = told.rare();
+    assert_eq!((rare.originator_id, rare.cluster_list.len()), (None, 0));
     // The other side sees the same, and nothing to complain of.
-    let there = net.nodes[out]
-        .router
-        .best(c(p))
-        .map(|b| b.attributes.clone());
-    assert_eq!(there.map(|a| a.as_path), Some(told.as_path));
+    assert_eq!(seen(out).map(|a| a.as_path), Some(told.as_path));
     let faults = |e: &bgp::router::Event| matches!(e, bgp::router::Event::Faults { .. });
     assert!(!net.nodes[out].events.iter().any(faults));
 }
