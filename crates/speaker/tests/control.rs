@@ -400,9 +400,10 @@ fn read_mrt(record: &[u8]) -> Vec<String> {
 #[test]
 fn lists_have_what_is_refused_too() {
     let (_ns, mut a, _b) = two();
-    let refusing = resources(1, 2)
-        .replace("  asNumber: 65002\n", "  asNumber: 65002\n  filters: [no]\n")
-        + "---\napiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: no}\n\
+    let refusing = resources(1, 2).replace(
+        "  asNumber: 65002\n",
+        "  asNumber: 65002\n  filters: [no]\n",
+    ) + "---\napiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: no}\n\
            spec: {importV4: [{action: Reject, matchOperator: In, cidr: 192.0.2.0/23}]}\n";
     a.follow(&refusing);
     let listed = until(

@@ -629,6 +629,13 @@ impl Router {
     }
 
     fn session_up(&mut self, id: PeerId, side: Side, now: Instant) {
+        // The peer has chosen this one.
+        if self
+            .peer(id)
+            .is_some_and(|p| p.conn(side.other()).state == State::Established)
+        {
+            self.fire(id, side.other(), Fsm::CollisionDump, None, now);
+        }
         let router_asn = self.config.asn;
         self.sessions += 1;
         let serial = self.sessions;
@@ -695,9 +702,9 @@ impl Router {
             State::Idle => {}
             // It waits for the peer to connect, who may have to after a crash.
             State::Active if other == Side::Theirs && !conn.connected => {}
-            // The peer may have closed this session for it already: it would close both if
-            // we closed that one. Its OPEN decides.
-            State::OpenSent if other == keep => {}
+            // The peer opened that one and keeps it, if it hears of it in time: what it says
+            // next on either decides. If we closed one, it might close the other.
+            State::OpenSent | State::OpenConfirm if keep == Side::Theirs && other == keep => {}
             _ => self.fire(id, other, Fsm::CollisionDump, None, now),
         }
     }
@@ -722,12 +729,18 @@ impl Router {
         let keep = fsm::keep((router_id, ours), (theirs.router_id, theirs.asn));
         let other = side.other();
         let session = peer.session.as_ref();
+        let waits = keep == Side::Theirs && side == keep;
         let loser = match peer.conn(other).state {
+            // We have said on ours all that the peer needs to choose it, so it has the word:
+            // a KEEPALIVE here, or the end of this one.
+            State::OpenConfirm if waits => return true,
             State::OpenConfirm => keep.other(),
             State::Established => {
                 let young = session.is_some_and(|s| now.duration_since(s.since) < YOUNG);
                 let restarts = session.is_some_and(|s| s.negotiated.graceful_restart.is_some());
-                if young {
+                if young && waits {
+                    return true;
+                } else if young {
                     keep.other()
                 } else if restarts {
                     // RFC 4724, section 4.2: the session before is over.

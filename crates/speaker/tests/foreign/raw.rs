@@ -152,6 +152,11 @@ impl Raw {
         until("a session", ask, Option::is_some).unwrap()
     }
 
+    /// The connection, to write to beside this.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     pub fn send(&mut self, octets: &[u8]) {
         self.stream.write_all(octets).unwrap();
     }
