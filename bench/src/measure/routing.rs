@@ -441,6 +441,8 @@ fn table(bed: &Bed, daemon: Daemon) -> Result<Figures> {
 
 /// The same, until the kernel has it, and until it has nothing of it any more.
 fn kernel_table(bed: &Bed, daemon: Daemon) -> Result<Figures> {
+    // A run that fails leaves routes behind: they are nobody else's.
+    let bed = &Bed::new(&bed.setting)?;
     let (feeder, _, task) = table_task(true);
     let octets = announcements(&feeder, 0..TABLE);
     let gone = withdrawals(0..TABLE);
