@@ -1,5 +1,6 @@
 //! Paths watched by BFD, with BIRD, with FRR, and with a far end that does as a test says. Wants root,
 //! `bird`, `frr` and `nft`.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod support;
 

@@ -40,7 +40,7 @@ pub(super) fn config(c: &mut Check, r: &BgpConfiguration) {
                 !s.node_mesh_max_restart_time.is_empty(),
                 "nodeMeshMaxRestartTime",
             ),
-            (r.metadata.annotations.get(BFD).is_some(), BFD),
+            (r.metadata.annotations.contains_key(BFD), BFD),
         ] {
             if set {
                 let reason = format!("Cannot set {field} on a non default BGP Configuration.");

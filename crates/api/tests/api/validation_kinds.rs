@@ -392,3 +392,112 @@ fn tables() {
         "c|Admin|3"
     );
 }
+
+/// A resource with the annotation, valid but for it.
+fn watched(kind: K, name: &str, how: &str) -> api::Resource {
+    let spec = match kind {
+        K::BgpPeer => "{peerIP: 10.0.0.1, asNumber: 65001}",
+        _ => "{}",
+    };
+    let rest =
+        format!("metadata: {{name: {name}, annotations: {{manx.io/bfd: '{how}'}}}}\nspec: {spec}");
+    defaulted(&v3(kind, &rest))
+}
+
+#[test]
+fn how_a_path_is_watched_by_annotation() {
+    use model::{Bfd, BfdHops, Update};
+    let ms = std::time::Duration::from_millis;
+    let usual = Bfd::default();
+    assert_eq!(
+        (usual.min_tx, usual.min_rx, usual.multiplier),
+        (ms(300), ms(300), 3)
+    );
+    for (text, expected) in [
+        ("true", Some(usual)),
+        ("false", None),
+        (
+            "min-rx=50ms, min-tx=1s,multiplier=5,hops=multi",
+            Some(Bfd {
+                min_rx: ms(50),
+                min_tx: ms(1000),
+                multiplier: 5,
+                hops: Some(BfdHops::Multi),
+            }),
+        ),
+        (
+            "hops=single",
+            Some(Bfd {
+                hops: Some(BfdHops::Single),
+                ..usual
+            }),
+        ),
+    ] {
+        for (kind, name) in [(K::BgpPeer, "p"), (K::BgpConfiguration, "default")] {
+            let r = watched(kind, name, text);
+            assert_eq!(api::validate(&r), Ok(()), "{text}");
+            let seen = match api::updates(&r).expect("valid").pop() {
+                Some(Update::BgpPeer(_, Some(p))) => p.bfd,
+                Some(Update::BgpConfig(_, Some(c))) => c.mesh_bfd,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(seen, expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn how_a_path_cannot_be_watched_is_said() {
+    for (text, reason) in [
+        (
+            "",
+            "must be true, false, or min-rx=TIME,min-tx=TIME,multiplier=N,hops=single|multi; \
+             \"\" is none of it",
+        ),
+        (
+            "fast",
+            "must be true, false, or min-rx=TIME,min-tx=TIME,multiplier=N,hops=single|multi; \
+             \"fast\" is none of it",
+        ),
+        (
+            "min-rx=5ms",
+            "min-rx \"5ms\" must be a duration between 10ms and 60s",
+        ),
+        (
+            "min-tx=2m",
+            "min-tx \"2m\" must be a duration between 10ms and 60s",
+        ),
+        (
+            "min-tx=300",
+            "min-tx \"300\" must be a duration between 10ms and 60s",
+        ),
+        ("multiplier=0", "multiplier \"0\" must be between 1 and 255"),
+        (
+            "multiplier=256",
+            "multiplier \"256\" must be between 1 and 255",
+        ),
+        ("hops=2", "hops \"2\" must be single or multi"),
+        (
+            "echo=true",
+            "knows min-rx, min-tx, multiplier and hops, not \"echo\"",
+        ),
+    ] {
+        for (kind, name) in [(K::BgpPeer, "p"), (K::BgpConfiguration, "default")] {
+            let r = watched(kind, name, text);
+            let Err(Invalid { violations }) = api::validate(&r) else {
+                panic!("{text:?} is taken")
+            };
+            let seen: Vec<_> = violations.iter().map(|v| (&*v.field, &*v.reason)).collect();
+            assert_eq!(seen, [("metadata.annotations[manx.io/bfd]", reason)]);
+            assert!(api::updates(&r).is_err(), "{text:?} is followed");
+        }
+    }
+    let r = watched(K::BgpConfiguration, "node.a", "true");
+    let Err(Invalid { violations }) = api::validate(&r) else {
+        panic!("a node's own mesh")
+    };
+    assert_eq!(
+        violations[0].reason,
+        "Cannot set manx.io/bfd on a non default BGP Configuration."
+    );
+}

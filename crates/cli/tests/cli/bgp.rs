@@ -179,6 +179,21 @@ PEER       AS      TYPE     STATE    SINCE                  PATHS   LAST ERROR
 }
 
 #[test]
+fn watched_paths_have_a_column() {
+    let answer = "{\"address\":\"10.0.0.9\",\"state\":\"Established\",\"bfd\":{\"state\":\"Up\",\"hops\":\"single\"}}\n{\"address\":\"10.0.0.8\",\"state\":\"Active\",\"lastError\":\"sent: BFD down (6/10)\"}\n{\"end\":true}\n";
+    let (ok, out, err) = bgp(answer, r#""ask":"peers""#, &["peers"]);
+    assert!(ok, "{err}");
+    assert_eq!(
+        out,
+        "\
+PEER       AS   TYPE   STATE         SINCE   PATHS   BFD   LAST ERROR              
+10.0.0.9               Established                   Up                            
+10.0.0.8               Active                              sent: BFD down (6/10)   
+"
+    );
+}
+
+#[test]
 fn an_answer_that_is_cut_off_is_an_error() {
     let cut = "{\"name\":\"x\",\"address\":\"10.0.0.9\"}\n";
     let (ok, out, err) = bgp(cut, "peers", &["peers"]);
