@@ -17,7 +17,7 @@ asked!(
     // at once by chance alone.
     both_call_at_once_and_one_session_remains,
     it_calls_where_we_wait,
-    words_at_the_end_are_seen,
+    our_words_at_the_end_are_seen,
     routes_of_one_that_was_killed_stay_until_it_tells_anew,
     routes_of_one_that_is_long_gone_are_the_last_choice,
     our_routes_stay_marked_while_we_are_long_gone,

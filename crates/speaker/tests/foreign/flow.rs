@@ -16,8 +16,8 @@ pub struct Path {
 }
 
 impl Path {
-    /// With somebody who restarts gracefully within so many seconds. Who writes no routes has them from us.
-    pub fn with<S: Stranger>(time: u32) -> (Self, S) {
+    /// With somebody who restarts gracefully. Who writes no routes has them from us.
+    pub fn with<S: Stranger>() -> (Self, S) {
         let wire = Wire::new();
         let pod = NetNs::new().unwrap();
         connect(
@@ -41,7 +41,7 @@ impl Path {
         let them = S::start(
             &wire.there,
             &Side {
-                restart: Some(time),
+                restart: Some(60),
                 kernel: true,
                 ..Side::of(65001)
             },

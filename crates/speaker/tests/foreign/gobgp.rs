@@ -199,12 +199,20 @@ impl Stranger for GoBgp {
     }
 
     fn recover(&mut self) {
+        // What it has to tell it is told by commands, which must be done before it speaks.
+        let quiet = config(&self.side).replace(
+            "peer-as = 64512\n",
+            "peer-as = 64512\n  admin-down = true\n",
+        );
+        std::fs::write(self.program.file("conf"), quiet).unwrap();
         self.program.again(&["-r"]);
         self.answers();
-        // Before it has been told all, it tells nothing itself (RFC 4724, section 4.1).
         let told = self.told.lock().unwrap().clone();
         for (prefix, coloured) in told {
             self.tell(&prefix, coloured);
+        }
+        for us in US {
+            self.ask(&format!("neighbor {us} enable"));
         }
     }
 }

@@ -146,7 +146,17 @@ pub fn words_at_the_end_are_seen<S: Stranger>() {
         w.as_ref().is_some_and(|w| w.contains("back at noon"))
     });
     assert_eq!(status(&ours, THEM[1].1).state, State::Established);
+    we_end(&them, &ours);
+}
+
+fn we_end<S: Stranger>(them: &S, ours: &Ours) {
     ours.handle.shut_down("moved to rack 7").unwrap();
     let said = || them.session(US[1]);
     until("our words", said, |s| s.contains("moved to rack 7"));
+}
+
+/// The half of it for those who end without words.
+pub fn our_words_at_the_end_are_seen<S: Stranger>() {
+    let (_wire, them, ours) = up::<S>(&Side::of(65001));
+    we_end(&them, &ours);
 }
