@@ -20,7 +20,6 @@ asked!(
     packets_must_have_come_one_hop,
     both_call_at_once_and_one_session_remains,
     it_calls_where_we_wait,
-    our_words_at_the_end_are_seen,
     routes_of_one_that_was_killed_stay_until_it_tells_anew,
 );
 
