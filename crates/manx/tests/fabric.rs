@@ -228,14 +228,7 @@ fn pods_are_reached_from_outside_at_their_own_addresses() {
         for (from, ip) in [("default/a", b), ("host/out", a), ("host/out", b)] {
             assert_eq!(lab.probe(from, &to(ip), "ICMP").0, "open", "{from} {ip}");
         }
-        let of = |p: &str| {
-            if out.contains(':') {
-                p.replace("ip/", "ip/")
-            } else {
-                p.to_owned()
-            }
-        };
-        assert_eq!(lab.probe("default/a", &of(&to(out)), "ICMP").0, "open");
+        assert_eq!(lab.probe("default/a", &to(out), "ICMP").0, "open");
     }
     assert_eq!(lab.probe("default/a", "default/b", "80"), open_from(&a[0]));
     assert_eq!(
