@@ -34,7 +34,7 @@ const CLUSTER_AS: Asn = Asn(64512);
 const RESTART_FIRST: Duration = Duration::from_millis(200);
 const RESTART_LAST: Duration = Duration::from_secs(5);
 /// How often a speaker is asked for the state of its sessions: it tells nobody by itself.
-pub(super) const ASK_EVERY: Duration = Duration::from_millis(5);
+const ASK_EVERY: Duration = Duration::from_millis(5);
 /// For an answer of a speaker that is busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -324,7 +324,7 @@ struct Line {
 }
 
 /// Whether a speaker has begun: who calls it finds it listening.
-pub(super) fn speaks(socket: &Path) -> bool {
+fn speaks(socket: &Path) -> bool {
     let ask = || -> io::Result<String> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;

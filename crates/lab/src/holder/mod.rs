@@ -50,9 +50,7 @@ use std::time::{Duration, Instant};
 
 /// Longer than an agent needs on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(30);
-/// For an agent to begin to speak. Longer is no fault: sessions come up later then.
-const SPEAKING_PATIENCE: Duration = Duration::from_secs(2);
-/// A call that found nobody is made again after five seconds; twice, and time to be busy.
+/// A call that found nobody is made again within five seconds; a few of them, and time to be busy.
 const SESSION_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a lab could not be built.
@@ -184,7 +182,7 @@ fn build(
     let fabric = Fabric::build(&spec, &plan)?;
     let fabric_ns = Arc::new(fabric.ns);
     let cni = Arc::new(cni::Runtime::new(dir, &exe)?);
-    // Before the nodes: who calls and finds nobody waits for seconds.
+    // Before the nodes: who calls and finds nobody has to call again.
     let speaker = start_speaker(&spec, &plan, &fabric_ns, dir, &children, &exe)?;
     let nodes = start_nodes(&spec, &plan, dir, fabric.nodes, &children, &cni, &exe)?;
     let servers = Arc::new(Servers::new(runtime.handle().clone()));
@@ -256,20 +254,8 @@ fn start_nodes(
         cni.configure(&node, spec.families)?;
         nodes.push(node);
     }
-    let mesh = router::meshed(spec);
-    let mut order: Vec<&Arc<Node>> = nodes.iter().collect();
-    if mesh {
-        // Of two, the one with the greater address as text calls; who finds nobody tries again only
-        // after five seconds.
-        order.sort_by_key(|n| n.addresses.first().map(ToString::to_string));
-    }
-    let mut before: Option<&Node> = None;
-    for node in order {
-        if let Some(before) = before.filter(|_| mesh) {
-            before.wait_speaking(Instant::now() + SPEAKING_PATIENCE);
-        }
+    for node in &nodes {
         node.supervise(Arc::clone(children), exe.to_owned())?;
-        before = Some(node);
     }
     Ok(nodes)
 }

@@ -6,7 +6,6 @@
 //!
 //! Never: does the agent's work for it.
 
-use crate::holder::bgp::{self, speaks};
 use crate::holder::children::{Children, Started};
 use crate::holder::fabric::Place;
 use crate::protocol::NodeStatus;
@@ -169,18 +168,6 @@ impl Node {
     /// Why it is not.
     pub(super) fn readiness(&self) -> Result<(), String> {
         self.ns.run(ask_health).map_err(|e| e.to_string())?
-    }
-
-    /// Waits until the agent speaks BGP, or will not.
-    pub(super) fn wait_speaking(&self, deadline: Instant) {
-        while !speaks(&self.bgp) && Instant::now() < deadline {
-            let life = self.life();
-            if life.was_ready || life.ended.is_some() {
-                return;
-            }
-            let waited = self.changed.wait_timeout(life, bgp::ASK_EVERY);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-        }
     }
 
     /// Waits until the agent was ready once.
