@@ -264,7 +264,7 @@ impl Frr {
         }
         let start = |name: &str, more: &[&str]| {
             let log = std::fs::File::create(at(&format!("{name}.log"))).unwrap();
-            let mut command = ns.command(&format!("/usr/lib/frr/{name}")).unwrap();
+            let mut command = ns.command(format!("/usr/lib/frr/{name}")).unwrap();
             command.args(["-P", "0", "-z", &at("zserv")]);
             command.args(["-f", &at(&format!("{name}.conf"))]);
             command.args(["-i", &at(&format!("{name}.pid"))]);
