@@ -189,10 +189,12 @@ pub(crate) fn export(world: &World, own: &Own, peer: &Peer) -> Policy {
     }
     let inside = |c: &Cidr| PrefixMatch::inside(*c);
     if world.is_reflector() {
+        // The cluster's range where it tells that itself, the others in any case.
         let config = world.config();
-        let ranges = config
+        let stated = config
             .into_iter()
             .flat_map(|c| c.service_load_balancer.iter().chain(&c.service_external));
+        let ranges = own.services.iter().chain(stated);
         let ranges: Vec<_> = ranges.filter(|c| of_family(c)).map(inside).collect();
         if !ranges.is_empty() {
             let name = "service addresses that a reflector passes on";

@@ -1081,11 +1081,27 @@ fn a_reflector_passes_service_addresses_on() {
     let by = "service addresses that a reflector passes on";
     told(&w, TOR, &learned("198.51.100.7/32"), true, by);
     told(&w, TOR, &learned("192.0.2.201/32"), true, by);
+    told(&w, TOR, &learned("10.96.0.10/32"), true, by);
+    told(&w, TOR, &learned("10.95.0.10/32"), false, "nothing");
+    // One that tells no services itself passes on what has to come in from outside.
+    let label = (
+        "node.kubernetes.io/exclude-from-external-load-balancers",
+        "true",
+    );
+    let w = with(vec![
+        config(ranges()),
+        Update::Node(
+            "a".into(),
+            Some(reflector(node("10.0.0.1", "", &[label]), "1.0.0.1")),
+        ),
+    ]);
+    told(&w, TOR, &learned("198.51.100.7/32"), true, by);
     told(&w, TOR, &learned("10.96.0.10/32"), false, "nothing");
     // Nobody else does.
     let w = with(vec![config(ranges())]);
     told(&w, TOR, &learned("198.51.100.7/32"), false, "nothing");
     told(&w, TOR, &learned("192.0.2.201/32"), false, "nothing");
+    told(&w, TOR, &learned("10.96.0.10/32"), false, "nothing");
 }
 
 #[test]
