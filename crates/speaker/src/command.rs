@@ -404,3 +404,50 @@ async fn serve_http(
     tokio::spawn(server.run(handlers, shutdown.clone()));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statics_with_and_without_a_next_hop() {
+        let read = |t: &str| {
+            t.parse::<Static>()
+                .map(|s| (s.prefix.to_string(), s.next_hop))
+        };
+        let hop = |t: &str| Some(t.parse::<IpAddr>().unwrap());
+        assert_eq!(read("10.0.0.0/8"), Ok(("10.0.0.0/8".to_owned(), None)));
+        let four = ("10.0.0.0/8".to_owned(), hop("192.0.2.1"));
+        assert_eq!(read("10.0.0.0/8,192.0.2.1"), Ok(four));
+        let six = ("2001:db8::/32".to_owned(), hop("2001:db8::1"));
+        assert_eq!(read("2001:db8::/32,2001:db8::1"), Ok(six));
+    }
+
+    #[test]
+    fn a_static_that_cannot_be_is_refused_with_field_and_reason() {
+        for (text, why) in [
+            ("10.0.0.0/33", "prefix \"10.0.0.0/33\":"),
+            ("10.0.0.0/8,", "next hop \"\":"),
+            ("10.0.0.0/8,gateway", "next hop \"gateway\":"),
+            ("10.0.0.0/8,2001:db8::1", "RFC 8950"),
+            (
+                "2001:db8::/32,192.0.2.1",
+                "an IPv6 prefix has no IPv4 next hop",
+            ),
+            ("10.0.0.0/8,0.0.0.0", "no address of a host"),
+            ("2001:db8::/32,fe80::1", "no address of a host"),
+            ("10.0.0.0/8,224.0.0.5", "no address of a host"),
+        ] {
+            let said = text.parse::<Static>().unwrap_err();
+            assert!(said.contains(why), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn one_prefix_has_one_next_hop() {
+        let all = |t: [&str; 2]| statics(&t.map(|s| s.parse().unwrap()));
+        assert!(all(["10.0.0.0/8", "10.0.0.0/8"]).is_ok());
+        let said = all(["10.0.0.0/8", "10.0.0.0/8,192.0.2.1"]).unwrap_err();
+        assert!(said.to_string().contains("--static 10.0.0.0/8"), "{said}");
+    }
+}

@@ -254,6 +254,8 @@ struct Station {
     stream: TcpStream,
     kept: Vec<u8>,
     seen: Seen,
+    /// Who is asked when what is waited for does not come.
+    witnesses: Vec<Handle>,
 }
 
 impl Station {
@@ -267,7 +269,7 @@ impl Station {
     }
 
     #[track_caller]
-    fn accept(listener: &TcpListener) -> Self {
+    fn accept(listener: &TcpListener, speakers: &[&One]) -> Self {
         let (stream, _) = until("a call", || listener.accept().ok(), Option::is_some).unwrap();
         stream.set_nonblocking(false).unwrap();
         stream
@@ -277,6 +279,7 @@ impl Station {
             stream,
             kept: Vec::new(),
             seen: Seen::default(),
+            witnesses: speakers.iter().map(|s| s.0.clone()).collect(),
         }
     }
 
@@ -290,7 +293,14 @@ impl Station {
             if enough(&self.seen) {
                 return true;
             }
-            assert!(Instant::now() < deadline, "{what}: {:#?}", self.seen);
+            if Instant::now() > deadline {
+                let look = |v: &speaker::View<'_>| {
+                    let peers = v.router.into_iter().flat_map(bgp::router::Router::peers);
+                    peers.collect::<Vec<_>>()
+                };
+                let peers: Vec<_> = self.witnesses.iter().map(|h| h.look(look)).collect();
+                panic!("{what}: {:#?} {peers:#?}", self.seen);
+            }
             match self.stream.read(&mut more) {
                 Ok(0) => return false,
                 Ok(n) => self.kept.extend(&more[..n]),
@@ -341,7 +351,7 @@ fn a_station_is_told_everything_and_what_changes() {
         ]
         .into();
     });
-    let mut station = Station::accept(&listener);
+    let mut station = Station::accept(&listener, &[&a, &b]);
     let four = ["192.0.2.0/24", "192.0.3.0/24", "192.0.4.0/24"];
     let taken = ["192.0.3.0/24", "192.0.4.0/24"];
     station.read_until("all of it", |s| {
@@ -383,7 +393,7 @@ fn a_station_is_told_everything_and_what_changes() {
     assert_eq!(reports["10.0.0.2"][&11], 0);
     // A station that goes and comes back is told all of it anew.
     drop(station);
-    let mut station = Station::accept(&listener);
+    let mut station = Station::accept(&listener, &[&a, &b]);
     station.read_until("all of it again", |s| {
         s.is_complete("10.0.0.2", "accepted", false) && s.is_complete("0.0.0.0", "used", true)
     });
@@ -442,16 +452,11 @@ fn a_station_that_does_not_read_holds_nobody_up() {
         s.stations = vec!["10.0.0.9:11019".parse().unwrap()];
     });
     let b = One::start(&ns, 2, 1, |_| {});
-    let mut station = Station::accept(&listener);
+    let mut station = Station::accept(&listener, &[&a, &b]);
     let held = |a: &One| {
         let look = |v: &speaker::View<'_>| v.router.map_or(0, |r| r.size().prefixes);
         a.0.look(look).unwrap()
     };
-    b.announce(prefixes(MANY));
-    until("all is learned", || held(&a), |n| *n == MANY as usize);
-    // It changes under the station's eyes, who still has not read a word.
-    b.withdraw(prefixes(MANY / 2));
-    until("half is gone", || held(&a), |n| *n == MANY as usize / 2);
     let up = |a: &One| {
         let look = |v: &speaker::View<'_>| {
             let up = |p: &bgp::router::PeerStatus| p.state == bgp::fsm::State::Established;
@@ -459,6 +464,12 @@ fn a_station_that_does_not_read_holds_nobody_up() {
         };
         a.0.look(look).unwrap()
     };
+    until("both sessions", || up(&a), |n| *n == 2);
+    b.announce(prefixes(MANY));
+    until("all is learned", || held(&a), |n| *n == MANY as usize);
+    // It changes under the station's eyes, who still has not read a word.
+    b.withdraw(prefixes(MANY / 2));
+    until("half is gone", || held(&a), |n| *n == MANY as usize / 2);
     assert_eq!(up(&a), 2);
     station.read_until("what is left", |s| {
         s.routes("10.0.0.2", "received").len() == MANY as usize / 2
