@@ -15,7 +15,6 @@ asked!(
     another_as_and_we_tell_each_other_all_attributes,
     within_the_as_all_attributes_pass,
     communities_of_others_pass_through,
-    each_family_goes_over_the_other,
     keys_and_hops_hold_and_a_wrong_key_does_not,
     packets_must_have_come_one_hop,
     both_call_at_once_and_one_session_remains,
