@@ -423,7 +423,7 @@ fn workload(node: &str, name: &str, labels: &[(&str, &str)], nets: &[&str]) -> U
     let endpoint = model::WorkloadEndpoint {
         interface: None,
         mac: None,
-        nets: nets.iter().map(|n| n.parse().unwrap()).collect(),
+        nets: nets.iter().map(|n| n.parse().expect("a prefix")).collect(),
         nats: Vec::new(),
         labels: Labels::new(labels.iter().copied()),
         profiles: vec!["kns.default".into()],
@@ -445,7 +445,9 @@ fn tenants(selector: &str, asn: u32) -> model::BgpPeer {
 fn for_workloads() -> Update {
     config(BgpConfig {
         mesh: Some(false),
-        local_workload_peering: vec!["169.254.7.7".parse().unwrap(), "fd07::7".parse().unwrap()],
+        local_workload_peering: ["169.254.7.7", "fd07::7"]
+            .map(|a| a.parse().expect("an address"))
+            .to_vec(),
         ..BgpConfig::default()
     })
 }
@@ -554,7 +556,7 @@ fn a_session_with_a_workload_takes_filters_and_our_other_as() {
 
 fn at_port(ip: &str, port: u16, asn: u32) -> BgpRemote {
     BgpRemote::Address {
-        ip: ip.parse().unwrap(),
+        ip: ip.parse().expect("an address"),
         port: Some(port),
         asn: Some(Asn(asn)),
     }

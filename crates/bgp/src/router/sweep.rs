@@ -81,34 +81,33 @@ pub(super) struct Sweep {
 }
 
 impl Router {
-    /// Begins a job; what a slice does not do waits.
+    /// Begins a job; what a slice does not do waits. While another is under way for the same peer it
+    /// waits as a whole, so that changes that come faster than they are done become one.
     pub(super) fn sweep(&mut self, family: Family, job: Job) {
         let same = |w: &Sweep| w.family == family && w.job.peer() == job.peer();
         if let Job::Purge(_, Which::All) = job {
             // Whatever else was to be done with them.
             self.sweeps.retain(|w| !same(w));
         }
-        if self
-            .sweeps
-            .iter()
-            .any(|w| w.at == 0 && w.family == family && w.job == job)
-        {
-            return;
+        let turn = !self.sweeps.iter().any(same);
+        for w in self.sweeps.iter_mut().rev().filter(|w| same(w)) {
+            match (&mut w.job, &job) {
+                (Job::Hops(all), Job::Hops(more)) if w.at == 0 => {
+                    all.extend(more);
+                    return;
+                }
+                (old, new) if w.at == 0 && old == new => return,
+                // Behind another job of the peer it is not the same.
+                _ if job.peer().is_some() => break,
+                _ => {}
+            }
         }
         let end = self.rib.tables[family].end();
-        let at = 0;
         let mut sweep = Sweep {
             family,
             job,
-            at,
+            at: 0,
             end,
-        };
-        let turn = match sweep.job.peer() {
-            Some(_) => !self
-                .sweeps
-                .iter()
-                .any(|w| w.family == family && w.job.peer() == sweep.job.peer()),
-            None => true,
         };
         if !(turn && self.step(&mut sweep)) {
             self.sweeps.push_back(sweep);

@@ -57,7 +57,10 @@ impl Pair {
                     let mut out = Vec::new();
                     while self.router.pull(conn, 4096, &mut out, self.now) {}
                 }
-                Output::Event(Event::State { to, .. }) if to == State::Established => {
+                Output::Event(Event::State {
+                    to: State::Established,
+                    ..
+                }) => {
                     self.sessions += 1;
                 }
                 _ => {}

@@ -4,10 +4,13 @@
 use crate::net::Net;
 use crate::raw::Raw;
 use crate::routes::{c, own};
+use bgp::caps::{Capability, GracefulRestart, RestartFamily};
 use bgp::message::RefreshSubtype;
+use bgp::peer::Restart;
 use bgp::policy::{Condition, Policy, PrefixMatch, Term, Verdict};
 use bgp::rib::HopState;
 use bgp::router::{Output, Router};
+use bgp::types::AfiSafi;
 use bgp::{Cidr, Family};
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +150,43 @@ fn what_comes_for_a_peer_while_something_is_under_way_waits_its_turn() {
 }
 
 #[test]
+fn routes_that_are_kept_are_those_of_the_last_session() {
+    let mut p = Raw::new(10, |c| c.restart = Some(Restart::default()));
+    p.more = vec![Capability::GracefulRestart(GracefulRestart {
+        restarting: false,
+        notification: false,
+        time: 120,
+        families: vec![RestartFamily {
+            family: AfiSafi::IPV4_UNICAST,
+            forwarding: true,
+        }],
+    })];
+    let conn = p.up();
+    p.tell(conn, prefixes());
+    p.r.disconnected(conn, p.now);
+    p.finish();
+    // Back, with all of them again.
+    let conn = p.up();
+    p.tell(conn, prefixes());
+    let config = p.r.peer_config(p.id).cloned();
+    let mut config = config.unwrap_or_else(|| panic!("there"));
+    config.import = Arc::new(Policy {
+        terms: Vec::new(),
+        default: Verdict::Accept,
+    });
+    config.allow_own_asn = 1;
+    // While that is under way it has told all, and is gone again.
+    p.r.configure_peer(p.id, config, p.now);
+    let mut end = Vec::new();
+    bgp::wire::write_end_of_rib(Family::V4, &mut end);
+    p.r.received(conn, &end, p.now);
+    p.r.disconnected(conn, p.now);
+    p.finish();
+    let kept = prefixes().filter(|q| p.r.best(*q).is_some_and(|b| b.stale));
+    assert_eq!(kept.count(), 100);
+}
+
+#[test]
 fn a_number_is_not_given_away_while_its_routes_are_on_their_way_out() {
     let mut net = chain(false);
     let id = net.peer_id(1, 0);
@@ -221,6 +261,22 @@ fn a_next_hop_that_goes_is_noticed_in_slices() {
     assert_eq!(used(&net.nodes[2].router), 100);
 }
 
+#[test]
+fn what_changes_all_the_time_is_looked_at_once_more_and_no_oftener() {
+    let mut net = chain(true);
+    let hop = net.nodes[0].addr;
+    let r = &mut net.nodes[1].router;
+    for metric in 0..50 {
+        let interface = None;
+        let metric = Some(metric);
+        r.next_hops([(hop, HopState { metric, interface })]);
+    }
+    // The first of each family was under way; all that followed became one: nine slices and ten.
+    let seen = slices(&mut net, 1);
+    assert_eq!(seen.len(), 19);
+    assert_eq!(seen.last(), Some(&100));
+}
+
 /// The processor time of this thread: other work on the machine does not count.
 fn busy() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -233,7 +289,6 @@ fn busy() -> Duration {
 /// of, and how long it takes altogether; all at once and in slices.
 #[test]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "figures are what it is for")]
 fn a_million_prefixes_hold_nobody_up() {
     for slice in [u32::MAX, 8192] {
         let mut net = Net::new(5);
