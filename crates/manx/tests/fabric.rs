@@ -40,12 +40,16 @@ struct Lab {
 }
 
 impl Lab {
+    /// A directory for one.
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("mf").tempdir_in("/tmp");
+        let dir = dir.unwrap().keep();
+        Self { dir }
+    }
+
     /// Both families, a router, a host outside, and pools whose pods go out as they are.
     fn routed(nodes: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("mf").tempdir_in("/tmp");
-        let lab = Self {
-            dir: dir.unwrap().keep(),
-        };
+        let lab = Self::new();
         lab.ok(&[
             "up",
             "--nodes",
@@ -399,5 +403,93 @@ fn an_agent_or_a_router_that_is_killed_costs_no_packet() {
     assert_eq!(
         lab.probe("host/out", "default/b", "80"),
         open_from("203.0.113.7")
+    );
+}
+
+/// A file of examples/bgp, which docs/bgp.md applies.
+fn example(name: &str) -> String {
+    format!("{}/../../examples/bgp/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_page_about_bgp_holds_for_one_segment() {
+    let lab = Lab::new();
+    lab.ok(&["up", "--nodes", "3"]);
+    lab.ok(&["apply", "-f", &example("pods.yaml")]);
+    let up = || {
+        lab.sessions()
+            .iter()
+            .filter(|s| s.1 == "Established")
+            .count()
+            .to_string()
+    };
+    assert_eq!((up().as_str(), lab.sessions().len()), ("6", 6));
+
+    lab.ok(&["apply", "-f", &example("mesh-password.yaml")]);
+    let signed = || lab.ok(&["exec", "node-2", "--", MANX, "bgp", "peers", "-o", "yaml"]);
+    let all = |s: &str| s.matches("password: true").count() == 2;
+    until("sessions have the password", signed, all);
+    until("they are up with it", up, |s| s == "6");
+
+    let exec = |args: &[&str]| lab.ok(&[&["exec", "node-1", "--", MANX][..], args].concat());
+    exec(&["label", "nodes", "node-1", "route-reflector=true"]);
+    let cluster = r#"{"spec":{"bgp":{"routeReflectorClusterID":"244.0.0.1"}}}"#;
+    exec(&["patch", "node", "node-1", "-p", cluster]);
+    lab.ok(&["apply", "-f", &example("reflectors.yaml")]);
+    until("nodes speak with the reflector alone", up, |s| s == "4");
+    let probe = || lab.probe("default/client", "default/web", "80").0;
+    until("pods reach each other by what it passes on", probe, |s| {
+        s == "open"
+    });
+    let (ok, said) = lab.lab(&["routes", "node-2"]);
+    assert!(
+        ok && said.contains("via 172.18.0.11 dev eth0 proto bird"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_page_about_bgp_holds_for_services_and_filters() {
+    let lab = Lab::new();
+    let host = "office=203.0.113.7";
+    lab.ok(&["up", "--nodes", "3", "--topology", "routed", "--host", host]);
+    lab.ok(&[
+        "apply",
+        "-f",
+        &example("pods.yaml"),
+        &example("service.yaml"),
+    ]);
+    let routes = || lab.routes("router");
+    let alone = "198.51.100.80 via 172.18.1.10";
+    until("the node of the endpoint tells of it", routes, |r| {
+        r.contains(alone) && r.contains("198.51.100.0/24 nexthop")
+    });
+    let probe = || lab.probe("host/office", "ip/198.51.100.80", "80").0;
+    until("the service answers outside", probe, |s| s == "open");
+
+    lab.ok(&["apply", "-f", &example("filter.yaml")]);
+    let exec = |args: &[&str]| lab.ok(&[&["exec", "node-1", "--", MANX][..], args].concat());
+    let named = r#"{"spec":{"filters":["no-services"]}}"#;
+    exec(&["patch", "bgppeer", "router-node-1-ipv4", "-p", named]);
+    until("the filter holds", routes, |r| {
+        !r.contains(alone) && r.contains("198.51.100.0/24 nexthop via 172.18.2.10")
+    });
+    let why = exec(&["bgp", "routes", "198.51.100.80/32"]);
+    assert!(
+        why.contains("BGPFilter(no-services) rule 0 export"),
+        "{why}"
+    );
+    let flaps = exec(&["bgp", "peers", "-o", "yaml"]);
+    assert!(flaps.contains("flaps: 0"), "{flaps}");
+
+    let apart = example("reflector-apart.yaml");
+    let out = lab
+        .command(&["speaker", "--file", &apart, "--check"])
+        .output();
+    let out = out.unwrap();
+    assert!(
+        out.status.success() && out.stdout.is_empty(),
+        "{}",
+        text(&out)
     );
 }

@@ -450,4 +450,39 @@ mod tests {
         );
         assert!(file(&plan(), families, &other).contains("\"10.9.0.0/16\""));
     }
+
+    #[test]
+    fn what_a_speaker_says_is_taken_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bgp.ctl");
+        let server = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let up = r#"{"address":"172.18.1.10","state":"Established","paths":2}"#;
+        let down = r#"{"address":"172.18.2.10","state":"Active","lastError":"Connection refused"}"#;
+        let answers = [
+            format!("{up}\n{down}\n{{\"end\":true}}\n"),
+            format!("{up}\n"),
+            "{\"error\":\"BGP is not spoken\"}\n".to_owned(),
+        ];
+        let serving = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut client, _) = server.accept().unwrap();
+                let mut asked = String::new();
+                BufReader::new(&client).read_line(&mut asked).unwrap();
+                assert_eq!(asked, "{\"ask\":\"peers\"}\n");
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let node = |a: IpAddr| (a.to_string() == "172.18.2.10").then(|| "node-2".to_owned());
+        let ask = || sessions(ROUTER, &path, node);
+        let both = ask().unwrap();
+        assert_eq!((both[0].is_up(), both[0].routes), (true, 2));
+        assert_eq!(
+            describe(&both[1]),
+            "router with node-2 172.18.2.10 is Active (Connection refused)"
+        );
+        assert_eq!(ask().unwrap_err(), "router ended before its answer did");
+        assert_eq!(ask().unwrap_err(), "router: BGP is not spoken");
+        serving.join().unwrap();
+        assert!(ask().unwrap_err().contains("does not answer at"));
+    }
 }
