@@ -37,6 +37,11 @@ const CHANGES: usize = 4096;
 const COMMANDS: Duration = Duration::from_millis(5);
 /// While more keeps coming in, what it says is not followed for at most so long.
 const UNSETTLED: Duration = Duration::from_millis(200);
+/// The first wait after a listener could not be had, as while its address is being checked for
+/// duplicates; it doubles.
+const LISTEN_MIN: Duration = Duration::from_millis(250);
+/// The longest such wait.
+const LISTEN_MAX: Duration = Duration::from_secs(10);
 /// A wait is never longer, whatever the router says: a lost wake-up is no end.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -174,6 +179,9 @@ pub(crate) struct Engine {
     dirty_since: Option<Instant>,
     /// Other threads have handed in more than was taken.
     backlog: bool,
+    /// When a listener that cannot be had is tried again, and the wait after that.
+    listen_again: Option<Instant>,
+    listen_wait: Duration,
     stop: Option<Stop>,
 }
 
@@ -264,6 +272,8 @@ impl Engine {
             dirty: false,
             dirty_since: None,
             backlog: false,
+            listen_again: None,
+            listen_wait: LISTEN_MIN,
             stop: None,
         };
         Ok((this, handle))
@@ -308,13 +318,23 @@ impl Engine {
             .as_ref()
             .and_then(|_| self.stations.deadline(now));
         let backlog = self.backlog.then_some(now);
-        ending.chain(router).chain(stations).chain(backlog).min()
+        let listen = self.listen_again;
+        ending
+            .chain(router)
+            .chain(stations)
+            .chain(backlog)
+            .chain(listen)
+            .min()
     }
 
     /// Takes what other threads have handed in, for a bounded time: peers' clocks run on.
     fn commands(&mut self, now: Instant) {
         let begun = Instant::now();
         self.backlog = false;
+        if self.listen_again.is_some_and(|t| t <= now) {
+            self.listen_again = None;
+            self.dirty = true;
+        }
         while let Some(command) = self.inbox.take() {
             self.command(command, now);
             if begun.elapsed() > COMMANDS {
@@ -808,6 +828,7 @@ impl Engine {
     /// Listens where it should, keeping listeners that are right. Whether one is new.
     pub(crate) fn listen(&mut self, wanted: &[SocketAddr]) -> bool {
         let mut new = false;
+        let before = self.troubles.len();
         self.listeners.retain(|l| wanted.contains(&l.at));
         for &at in wanted {
             if self.listeners.iter().any(|l| l.at == at) {
@@ -823,6 +844,12 @@ impl Engine {
                     self.troubles.push(e.to_string());
                 }
             }
+        }
+        if self.troubles.len() == before {
+            (self.listen_again, self.listen_wait) = (None, LISTEN_MIN);
+        } else {
+            self.listen_again = Some(Instant::now() + self.listen_wait);
+            self.listen_wait = (self.listen_wait * 2).min(LISTEN_MAX);
         }
         for (i, l) in self.listeners.iter().enumerate() {
             let token = LISTENERS + i as u64;

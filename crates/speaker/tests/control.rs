@@ -458,3 +458,21 @@ fn a_socket_that_is_served_is_not_taken_and_one_that_is_left_is() {
     assert!(a.bird("bird.ctl", "show status").contains("0013"));
     again.stop();
 }
+
+#[test]
+fn an_address_that_comes_late_is_listened_on_then() {
+    let ns = NetNs::new().unwrap();
+    run(&ns, "ip", "link set lo up");
+    run(&ns, "ip", "addr add 10.0.0.1/32 dev lo");
+    let a = One::start(&ns, 1, 2, &[]);
+    let troubles = |a: &One| a.handle.look(|v| v.troubles.to_vec()).unwrap();
+    until("a trouble", || troubles(&a), |t| !t.is_empty());
+    assert!(troubles(&a)[0].contains("listen on [fd00::1]:179"));
+    run(&ns, "ip", "addr add fd00::1/128 dev lo");
+    until("no trouble", || troubles(&a), Vec::is_empty);
+    let calls = || {
+        ns.run(|| std::net::TcpStream::connect("[fd00::1]:179").is_ok())
+            .unwrap()
+    };
+    assert!(calls());
+}
