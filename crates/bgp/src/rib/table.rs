@@ -183,6 +183,9 @@ enum Keys {
     V6(Vec<WideKey>),
 }
 
+/// So many neighbours lie together in the index.
+const RUN: u64 = 16;
+
 /// A prefix as the table compares it.
 #[derive(Clone, Copy)]
 struct Key {
@@ -208,22 +211,37 @@ impl Key {
         self.wide.low << 8 | self.wide.len as u64
     }
 
-    /// Two rounds of folded multiplication: the table needs good low and high bits, and a
-    /// peer must not be able to choose prefixes that collide.
+    /// Where the table looks for it. Neighbours lie beside each other, since peers tell them one
+    /// after the other: of [`RUN`] prefixes of one length in a row all but the first are in a line
+    /// of the cache that has just been read. Where a run begins is two rounds of folded
+    /// multiplication: a peer must not be able to choose prefixes that collide. The high bits,
+    /// by which the table tells its elements apart, differ within a run.
     #[inline]
-    fn hash(self, seed: u64) -> u64 {
+    fn hash(self, seed: u64, width: u8) -> u64 {
         const K: u64 = 0x9e37_79b9_7f4a_7c15;
+        const TAG: u64 = 0x7f << 57;
         let fold = |a: u64, b: u64| {
             let p = u128::from(a) * u128::from(b);
             #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
             let folded = p as u64 ^ (p >> 64) as u64;
             folded
         };
-        let a = fold(self.wide.low ^ seed, K);
-        fold(
-            a ^ self.wide.high.rotate_left(23) ^ u64::from(self.wide.len) << 56,
+        let bits = u128::from(self.wide.high) << 64 | u128::from(self.wide.low);
+        let shift = u32::from(width.saturating_sub(self.wide.len));
+        let ordinal = bits.checked_shr(shift).unwrap_or(0);
+        let run = ordinal / u128::from(RUN);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the halves, and what is below RUN"
+        )]
+        let (high, low, at) = ((run >> 64) as u64, run as u64, ordinal as u64 % RUN);
+        let a = fold(low ^ seed, K);
+        let start = fold(
+            a ^ high.rotate_left(23) ^ u64::from(self.wide.len) << 56,
             seed | 1 << 63 | 1,
-        )
+        );
+        let tag = start.wrapping_add(at.wrapping_mul(K)) & TAG;
+        start.wrapping_add(at) & !TAG | tag
     }
 }
 
@@ -326,7 +344,9 @@ impl Table {
     pub fn find(&self, prefix: Cidr) -> Option<NetId> {
         let key = Key::of(prefix);
         self.index
-            .find(key.hash(self.seed), |&i| self.keys.is(i, key))
+            .find(key.hash(self.seed, self.family.bits()), |&i| {
+                self.keys.is(i, key)
+            })
             .map(|&i| NetId(i))
     }
 
@@ -334,7 +354,7 @@ impl Table {
     #[inline]
     pub fn find_or_add(&mut self, prefix: Cidr) -> NetId {
         let key = Key::of(prefix);
-        let hash = key.hash(self.seed);
+        let hash = key.hash(self.seed, self.family.bits());
         if let Some(&i) = self.index.find(hash, |&i| self.keys.is(i, key)) {
             return NetId(i);
         }
@@ -349,16 +369,16 @@ impl Table {
             i
         };
         self.keys.set(i, key);
-        let (keys, seed) = (&self.keys, self.seed);
+        let (keys, seed, width) = (&self.keys, self.seed, self.family.bits());
         self.index
-            .insert_unique(hash, i, |&i| keys.get(i).hash(seed));
+            .insert_unique(hash, i, |&i| keys.get(i).hash(seed, width));
         NetId(i)
     }
 
     /// Gives the number of a prefix without paths away.
     pub fn forget(&mut self, net: NetId) {
         debug_assert!(self.is_vacant(net), "a prefix with paths is not forgotten");
-        let hash = self.keys.get(net.0).hash(self.seed);
+        let hash = self.keys.get(net.0).hash(self.seed, self.family.bits());
         if let Ok(entry) = self.index.find_entry(hash, |&i| i == net.0) {
             entry.remove();
         }
