@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// It is looked at so often when nothing happens.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(1);
 /// Sessions come up in crowds: one look for so much of a crowd.
 const CROWD: Duration = Duration::from_millis(20);
 
@@ -20,7 +20,7 @@ const CROWD: Duration = Duration::from_millis(20);
 /// what else stands in the way, until the speaker ends.
 pub async fn report_health(handle: Handle, health: Health) {
     let started = Instant::now();
-    let reporter = health.register("bgp", Some(EVERY * 6), started);
+    let reporter = health.register("bgp", Some(EVERY * 30), started);
     let news = Arc::new(Notify::new());
     let teller = Arc::downgrade(&news);
     let watched = handle.watch(move |_, _| teller.upgrade().map(|n| n.notify_one()).is_some());
