@@ -5,7 +5,7 @@
 use crate::kinds::endpoint::QosControls;
 use crate::meta::StringMap;
 use crate::wire::NumOrString;
-use model::{AddPath, Bfd, BfdHops};
+use model::{AddPath, Beyond, Bfd, BfdHops, MaxPrefixes};
 use net::{Cidr, Family};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,6 +21,9 @@ pub const BFD: &str = "manx.io/bfd";
 
 /// Which way several paths to a prefix go between us and a BGPPeer (RFC 7911).
 pub const ADD_PATH: &str = "manx.io/add-path";
+
+/// How many prefixes are taken of a BGPPeer, and what is done beyond.
+pub const MAX_PREFIXES: &str = "manx.io/max-prefixes";
 
 /// Prefix of the annotations that limit a pod's traffic.
 const QOS: &str = "qos.projectcalico.org/";
@@ -202,6 +205,41 @@ pub fn add_path(text: &str) -> Result<AddPath, String> {
         other => return Err(format!("must be receive, send or both, not {other:?}")),
     };
     Ok(AddPath { receive, send })
+}
+
+/// Reads [`MAX_PREFIXES`]: `10000`, or with what is done beyond, as in `10000,discard`.
+///
+/// # Errors
+/// Why it cannot be followed.
+pub fn max_prefixes(text: &str) -> Result<MaxPrefixes, String> {
+    let (count, beyond) = match text.split_once(',') {
+        Some((count, beyond)) => (count, Some(beyond.trim())),
+        None => (text, None),
+    };
+    let count = count.trim();
+    // Digits alone: the number parser would take a sign.
+    let digits = count.bytes().all(|b| b.is_ascii_digit());
+    let read = count.parse().ok().filter(|n| digits && *n > 0);
+    Ok(MaxPrefixes {
+        count: read.ok_or_else(|| {
+            format!(
+                "must be a number of prefixes between 1 and {}, alone or with ,warn or ,discard or \
+                 ,reset; {count:?} is no such number",
+                u32::MAX
+            )
+        })?,
+        beyond: match beyond {
+            None => Beyond::default(),
+            Some("warn") => Beyond::Warn,
+            Some("discard") => Beyond::Discard,
+            Some("reset") => Beyond::Reset,
+            Some(other) => {
+                return Err(format!(
+                    "what is done beyond must be warn, discard or reset, not {other:?}"
+                ));
+            }
+        },
+    })
 }
 
 /// Reads [`BFD`]: `true`, `false`, or what differs from the default of 300 ms and 3, as in

@@ -171,6 +171,39 @@ pub struct AddPath {
     pub send: bool,
 }
 
+/// The most prefixes that are taken of a peer: the annotation `manx.io/max-prefixes`, since Calico has
+/// no field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// So many; not 0. With several paths to a prefix each counts.
+    pub count: u32,
+    /// What is done beyond.
+    pub beyond: Beyond,
+}
+
+/// What is done when a peer tells of too many prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Beyond {
+    /// It is said, and they are taken.
+    Warn,
+    /// They are not taken.
+    Discard,
+    /// The session ends (RFC 4486, subcode 1), and is tried again after a wait.
+    #[default]
+    Reset,
+}
+
+impl Beyond {
+    /// As the annotation has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Discard => "discard",
+            Self::Reset => "reset",
+        }
+    }
+}
+
 /// A BGPPeer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BgpPeer {
@@ -206,6 +239,8 @@ pub struct BgpPeer {
     pub bfd: Option<Bfd>,
     /// Annotation `manx.io/add-path`: which way several paths to a prefix go.
     pub add_path: AddPath,
+    /// Annotation `manx.io/max-prefixes`: how many prefixes are taken of it.
+    pub max_prefixes: Option<MaxPrefixes>,
 }
 
 /// `matchOperator`.

@@ -17,8 +17,9 @@ mod service;
 mod update;
 
 pub use bgp::{
-    AddPath, Bfd, BfdHops, BgpConfig, BgpFilter, BgpPeer, BgpRemote, CidrMatch, Community,
-    FilterOperation, FilterRule, NextHopMode, PrefixCommunities, Secret, SecretKey, SecretRef,
+    AddPath, Beyond, Bfd, BfdHops, BgpConfig, BgpFilter, BgpPeer, BgpRemote, CidrMatch, Community,
+    FilterOperation, FilterRule, MaxPrefixes, NextHopMode, PrefixCommunities, Secret, SecretKey,
+    SecretRef,
 };
 pub use endpoint::{
     EndpointKey, HostEndpoint, NamedPort, NetworkSet, NetworkSetKey, Profile, ProfileId, Qos,

@@ -7,7 +7,7 @@
 use crate::world::{DEFAULT_PORT, Speaker, World, address};
 use model::{
     AddPath, Bfd, BfdHops, BgpFilter, BgpPeer, BgpRemote, FilterRule, LabelSource, Labels,
-    NextHopMode, Node, SecretKey, WorkloadEndpoint,
+    MaxPrefixes, NextHopMode, Node, SecretKey, WorkloadEndpoint,
 };
 use net::{Asn, Family};
 use std::collections::BTreeMap;
@@ -97,6 +97,8 @@ pub struct Peer {
     pub bfd: Option<Bfd>,
     /// Which way several paths to a prefix go.
     pub add_path: AddPath,
+    /// How many prefixes of its family are taken.
+    pub max_prefixes: Option<MaxPrefixes>,
 }
 
 impl Peer {
@@ -507,6 +509,8 @@ fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, e
             },
             _ => peer.add_path,
         },
+        // What we take of it says nothing about what it takes of us.
+        max_prefixes: peer.max_prefixes.filter(|_| end.by != By::Reverse),
     }
 }
 
@@ -563,5 +567,6 @@ fn mesh_peer(world: &World, me: &Speaker, end: &End) -> Peer {
         export: Vec::new(),
         bfd: (default.and_then(|c| c.mesh_bfd)).map(|b| watched(world, b, false, end.address)),
         add_path: AddPath::default(),
+        max_prefixes: None,
     }
 }

@@ -719,3 +719,29 @@ fn several_paths_go_the_way_that_is_asked_for_and_the_other_side_follows() {
     let mesh = world(vec![]).plan();
     assert_eq!(mesh.peers[0].add_path, add_path(false, false));
 }
+
+#[test]
+fn a_maximum_of_prefixes_counts_for_the_side_that_states_it() {
+    let max = Some(model::MaxPrefixes {
+        count: 10,
+        beyond: model::Beyond::Discard,
+    });
+    let told = |me: &str| {
+        let mut p = peer(BgpRemote::Nodes(select("rack == '2'")));
+        p.node = Some("a".into());
+        p.max_prefixes = max;
+        let plan = world_of(me, vec![no_mesh(), resource("rr", p)]).plan();
+        plan.peers[0].max_prefixes
+    };
+    assert_eq!(told("a"), max);
+    assert_eq!(told("c"), None);
+    let mut t = tenants("has(bgp)", 65401);
+    t.max_prefixes = max;
+    let w = world(vec![
+        for_workloads(),
+        resource("tenants", t),
+        workload("a", "router", &[("bgp", "")], &["10.65.0.9/32"]),
+    ]);
+    assert_eq!(w.plan().peers[0].max_prefixes, max);
+    assert_eq!(world(vec![]).plan().peers[0].max_prefixes, None);
+}

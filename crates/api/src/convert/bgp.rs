@@ -4,7 +4,7 @@
 //! carry a port; `keepOriginalNextHop` is an old word for `nextHopMode: Keep`.
 
 use super::{Cause, cause, go_duration, policy::parse_selector};
-use crate::annotations::{self, ADD_PATH, BFD};
+use crate::annotations::{self, ADD_PATH, BFD, MAX_PREFIXES};
 use crate::kinds::bgp::{
     BgpFilter, BgpFilterOperation, BgpFilterRule, BgpPassword, BgpPeer, BgpPeerSpec,
 };
@@ -13,7 +13,7 @@ use crate::meta::ObjectMeta;
 use crate::wire::AsNumber;
 use model::{
     AddPath, Bfd, BgpConfig, BgpRemote, CidrMatch, Community, FilterOperation, FilterRule,
-    NextHopMode, PrefixCommunities, SecretKey, Selector, Update,
+    MaxPrefixes, NextHopMode, PrefixCommunities, SecretKey, Selector, Update,
 };
 use net::{Asn, Cidr};
 use std::net::{IpAddr, SocketAddr};
@@ -105,6 +105,15 @@ fn add_path(meta: &ObjectMeta) -> Result<AddPath, Cause> {
         .map(|t| read(t))
         .transpose()?
         .unwrap_or_default())
+}
+
+fn max_prefixes(meta: &ObjectMeta) -> Result<Option<MaxPrefixes>, Cause> {
+    let read = |text: &str| {
+        annotations::max_prefixes(text)
+            .map_err(|e| format!("metadata.annotations[{MAX_PREFIXES}]: {e}"))
+    };
+    let text = meta.annotations.get(MAX_PREFIXES);
+    text.map(|t| read(t)).transpose()
 }
 
 fn bfd(meta: &ObjectMeta) -> Result<Option<Bfd>, Cause> {
@@ -218,6 +227,7 @@ pub(super) fn peer_update(r: &BgpPeer) -> Result<Update, Cause> {
         reverse: s.reverse_peering != "Manual",
         bfd: bfd(&r.metadata)?,
         add_path: add_path(&r.metadata)?,
+        max_prefixes: max_prefixes(&r.metadata)?,
     };
     Ok(Update::BgpPeer(r.metadata.name.as_str().into(), Some(peer)))
 }

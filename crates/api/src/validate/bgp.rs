@@ -1,7 +1,7 @@
 //! BGPConfiguration, BGPPeer and BGPFilter.
 
 use super::{Check, names};
-use crate::annotations::{self, ADD_PATH, BFD};
+use crate::annotations::{self, ADD_PATH, BFD, MAX_PREFIXES};
 use crate::convert::{community, peer_address};
 use crate::kinds::bgp::{
     BgpFilterOperation, BgpFilterRule, BgpFilterSpec, BgpPassword, BgpPeer, BgpPeerSpec,
@@ -215,6 +215,15 @@ pub(super) fn peer(c: &mut Check, r: &BgpPeer) {
         && let Err(reason) = annotations::add_path(text)
     {
         c.fail(format!("metadata.annotations[{ADD_PATH}]"), text, reason);
+    }
+    if let Some(text) = r.metadata.annotations.get(MAX_PREFIXES)
+        && let Err(reason) = annotations::max_prefixes(text)
+    {
+        c.fail(
+            format!("metadata.annotations[{MAX_PREFIXES}]"),
+            text,
+            reason,
+        );
     }
     exclusive(c, s);
     if !s.node.is_empty() && !names::is_subdomain(&s.node) {

@@ -239,6 +239,50 @@ fn several_paths_by_annotation() {
 }
 
 #[test]
+fn a_maximum_of_prefixes_by_annotation() {
+    use model::Beyond::{Discard, Reset, Warn};
+    let text = |value: &str| {
+        format!(
+            "metadata: {{name: p, annotations: {{manx.io/max-prefixes: '{value}'}}}}\n\
+             spec: {{peerIP: 10.0.0.1, asNumber: 65001}}"
+        )
+    };
+    for (value, count, beyond) in [
+        ("10000", 10_000, Reset),
+        ("1,reset", 1, Reset),
+        (" 20 , warn ", 20, Warn),
+        ("4294967295,discard", u32::MAX, Discard),
+    ] {
+        let Update::BgpPeer(_, Some(p)) = update(&v3(K::BgpPeer, &text(value))) else {
+            panic!("no peer")
+        };
+        assert_eq!(p.max_prefixes, Some(model::MaxPrefixes { count, beyond }));
+    }
+    assert_eq!(peer("{peerIP: 10.0.0.1}").max_prefixes, None);
+    for (value, why) in [
+        ("0", "\"0\" is no such number"),
+        (
+            "+5",
+            "must be a number of prefixes between 1 and 4294967295",
+        ),
+        ("4294967296", "is no such number"),
+        ("", "is no such number"),
+        ("5,", "must be warn, discard or reset, not \"\""),
+        ("5,down", "not \"down\""),
+        ("5,warn,reset", "not \"warn,reset\""),
+    ] {
+        let bad = defaulted(&v3(K::BgpPeer, &text(value)));
+        let said = api::updates(&bad).unwrap_err().to_string();
+        assert!(said.contains("BGPPeer") && said.contains(why), "{said}");
+        let said = api::validate(&bad).unwrap_err().to_string();
+        assert!(
+            said.contains("metadata.annotations[manx.io/max-prefixes]") && said.contains(why),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn bgp_filters() {
     let u = update(&v3(
         K::BgpFilter,

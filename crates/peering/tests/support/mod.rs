@@ -48,6 +48,7 @@ pub(crate) fn peer(remote: BgpRemote) -> BgpPeer {
         reverse: true,
         bfd: None,
         add_path: model::AddPath::default(),
+        max_prefixes: None,
     }
 }
 

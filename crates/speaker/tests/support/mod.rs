@@ -256,6 +256,7 @@ pub fn peer_with(name: &str, at: &str, asn: u32, change: impl FnOnce(&mut BgpPee
         reverse: true,
         bfd: None,
         add_path: model::AddPath::default(),
+        max_prefixes: None,
     };
     change(&mut peer);
     Update::BgpPeer(name.into(), Some(peer))
