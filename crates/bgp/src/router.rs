@@ -242,7 +242,7 @@ impl Router {
             self.timers.pop();
             self.peer_tick(peer, now);
         }
-        self.restart_tick(now);
+        self.restart_check(now);
         self.sweep_on();
     }
 

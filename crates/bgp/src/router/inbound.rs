@@ -143,7 +143,7 @@ impl Router {
         };
         let ours = match &conn.sent {
             Some(sent) => sent.clone(),
-            None => self.our_open(&peer.config),
+            None => self.our_open(peer),
         };
         let kind = peer.config.kind(self.config.asn, theirs.asn);
         if let Err(what) = self.check_open(id, kind, &theirs) {

@@ -2,10 +2,10 @@
 //!
 //! Promises: stale routes go when the peer has said all, when its time is over, or when it
 //! says that it has not kept them, whichever is first; our own restart ends when all live
-//! peers have said all. Never: waits for a peer that is not there longer than it is told
-//! to.
+//! peers have said all. Never: waits for a peer that is not there, or that owes us no
+//! End-of-RIB, longer than it is told to.
 
-use super::peers::Stale;
+use super::peers::{Peer, Stale};
 use super::session::End;
 use super::sweep::{Job, Which};
 use super::{Config, Event, Router};
@@ -16,6 +16,14 @@ use crate::types::{AfiSafi, PerFamily};
 use net::Family;
 use std::time::{Duration, Instant};
 
+/// How long after its session came up we wait for the End-of-RIB of a peer for which RFC 4724,
+/// section 4.1 does not make us wait: one that says that it restarts too, or that does not offer
+/// graceful restart. Most of them send one all the same, after their routes (FRR says for a while
+/// after its start that it restarts, and takes a second to tell its routes). Nothing is lost
+/// meanwhile, since the kernel forwards by the routes of before; only new ones come later. It has an
+/// end since there are those that never send one, and two that restart at once wait for each other.
+const COURTESY: Duration = Duration::from_secs(5);
+
 /// A family whose routes we do not choose or tell yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deferral {
@@ -25,9 +33,11 @@ pub(super) struct Deferral {
 }
 
 impl Deferral {
+    /// Of a family of which nothing was kept nothing is lost by choosing at once.
     pub(super) fn start(config: &Config, now: Instant) -> PerFamily<Option<Self>> {
-        PerFamily::from_fn(|_| {
-            config.restarting.as_ref().map(|r| {
+        PerFamily::from_fn(|family| {
+            let restarting = config.restarting.as_ref();
+            restarting.filter(|r| r.forwarding[family]).map(|r| {
                 let absent_until = now + r.absent.min(r.deferral);
                 Self {
                     until: now + r.deferral,
@@ -45,7 +55,8 @@ impl Deferral {
 }
 
 impl Router {
-    /// Whether our own restart is still under way for a family.
+    /// Whether our own restart is still under way for a family. Never where
+    /// [`Restarting`](super::Restarting) says that nothing of it was kept.
     pub const fn is_restarting(&self, family: Family) -> bool {
         match family {
             Family::V4 => self.restarting.v4.is_some(),
@@ -53,48 +64,23 @@ impl Router {
         }
     }
 
-    pub(super) fn restart_tick(&mut self, now: Instant) {
-        for family in Family::BOTH {
-            if let Some(d) = &mut self.restarting[family]
-                && d.absent_until <= now
-            {
-                d.next = d.until;
-            }
-        }
-        self.restart_check(now);
-    }
-
     /// Ends our restart for the families for which nobody is waited for any more.
     pub(super) fn restart_check(&mut self, now: Instant) {
         for family in Family::BOTH {
-            let Some(d) = self.restarting[family] else {
+            let Some(mut d) = self.restarting[family] else {
                 continue;
             };
-            let absent = d.absent_until > now;
-            let awaited = |r: &Self, id: PeerId| r.is_awaited(id, family, absent);
-            let ids: Vec<PeerId> = self.peers.iter().flatten().map(|p| p.id).collect();
-            if d.until > now && ids.into_iter().any(|id| awaited(self, id)) {
-                continue;
-            }
-            self.restarting[family] = None;
-            self.tell_restarted(family);
-        }
-    }
-
-    fn is_awaited(&self, id: PeerId, family: Family, absent: bool) -> bool {
-        let Some(peer) = self.peer(id) else {
-            return false;
-        };
-        if !peer.enabled() || !peer.config.families[family] {
-            return false;
-        }
-        match &peer.session {
-            None => absent,
-            Some(s) => {
-                s.negotiated.carries(family)
-                    && s.negotiated.graceful_restart.is_some()
-                    && !s.peer_restarting
-                    && !s.end_of_rib[family]
+            let peers = self.peers.iter().flatten();
+            let awaited = peers.filter_map(|p| awaited_until(p, family, &d));
+            match awaited.filter(|t| *t > now).min() {
+                Some(next) if d.until > now => {
+                    d.next = next.min(d.until);
+                    self.restarting[family] = Some(d);
+                }
+                _ => {
+                    self.restarting[family] = None;
+                    self.tell_restarted(family);
+                }
             }
         }
     }
@@ -274,6 +260,24 @@ impl Router {
         };
         self.rib.attributes.intern(attributes, meta)
     }
+}
+
+/// Until when the End-of-RIB of a peer is waited for, if it is at all.
+fn awaited_until(peer: &Peer, family: Family, d: &Deferral) -> Option<Instant> {
+    if !peer.enabled() || !peer.config.families[family] {
+        return None;
+    }
+    let Some(s) = &peer.session else {
+        return Some(d.absent_until);
+    };
+    if !s.negotiated.carries(family) || s.end_of_rib[family] {
+        return None;
+    }
+    let owed = s.negotiated.graceful_restart.is_some() && !s.peer_restarting;
+    Some(match owed {
+        true => d.until,
+        false => s.since + COURTESY,
+    })
 }
 
 fn keeps(g: &GracefulRestart, family: Family) -> bool {

@@ -529,7 +529,7 @@ impl Router {
         let Some(peer) = self.peer(id) else {
             return;
         };
-        let open = self.our_open(&peer.config);
+        let open = self.our_open(peer);
         let mut out = Vec::new();
         // Only an OPEN with absurdly many capabilities cannot be written; ours has few.
         if wire::write_open(&open, &mut out).is_err() {
@@ -546,7 +546,8 @@ impl Router {
     }
 
     /// The OPEN that we send to a peer.
-    pub(super) fn our_open(&self, config: &PeerConfig) -> Open {
+    pub(super) fn our_open(&self, peer: &Peer) -> Open {
+        let config = &peer.config;
         let families: Vec<Family> = config
             .families
             .iter()
@@ -575,7 +576,7 @@ impl Router {
             });
             caps.push(Capability::AddPath(list.collect()));
         }
-        self.restart_capabilities(config, &families, &mut caps);
+        self.restart_capabilities(peer, &families, &mut caps);
         // Roles are between ASes (RFC 9234, section 4.1).
         let outside = config.asn != Some(asn);
         if let Some(role) = config.role.filter(|_| outside) {
@@ -589,20 +590,16 @@ impl Router {
         }
     }
 
-    fn restart_capabilities(
-        &self,
-        config: &PeerConfig,
-        families: &[Family],
-        caps: &mut Vec<Capability>,
-    ) {
-        let Some(restart) = &config.restart else {
+    fn restart_capabilities(&self, peer: &Peer, families: &[Family], caps: &mut Vec<Capability>) {
+        let Some(restart) = &peer.config.restart else {
             return;
         };
         let ours = self.config.restarting.as_ref();
         let restarting = self.restarting.iter().any(|(_, d)| d.is_some());
         let forwarding = |f: Family| match ours {
-            Some(r) if restarting => r.forwarding[f],
-            // A session that comes back while we run: the kernel has forwarded all along.
+            // What is asked for is what was kept since the session before.
+            Some(r) if peer.counters.sessions == 0 => r.forwarding[f],
+            // One that comes back while we run: the kernel has forwarded all along.
             _ => true,
         };
         let seconds = |d: Duration, max: u64| d.as_secs().min(max);
@@ -690,6 +687,7 @@ impl Router {
         }
         self.join_groups(id);
         self.watch_session(id);
+        self.restart_check(now);
     }
 
     /// The other connection has lost, unless it is the one that both sides `keep`.

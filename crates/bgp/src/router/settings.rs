@@ -61,10 +61,12 @@ impl Config {
 /// Our own restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restarting {
-    /// The families whose routes the kernel has kept: F of our OPEN.
+    /// The families whose routes the kernel has kept: F of our first OPEN to each peer. The others are
+    /// chosen and told at once.
     pub forwarding: PerFamily<bool>,
     /// How long we wait for the End-of-RIB of all peers before routes are chosen and told
-    /// (RFC 4724, section 4.1, Selection_Deferral_Timer).
+    /// (RFC 4724, section 4.1, Selection_Deferral_Timer). Those that need not send one are waited for
+    /// five seconds at most after their session came up.
     pub deferral: Duration,
     /// How long we wait for peers with which there is no session: the dead ones must not
     /// hold up all others.

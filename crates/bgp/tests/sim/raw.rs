@@ -23,9 +23,14 @@ pub struct Raw {
 impl Raw {
     /// A router of AS 1 that looks at so many prefixes in one go, and waits for the peer.
     pub fn new(slice: u32, change: impl FnOnce(&mut PeerConfig)) -> Self {
+        Self::with(|c| c.slice = slice, change)
+    }
+
+    /// A router of AS 1 that waits for the peer.
+    pub fn with(own: impl FnOnce(&mut Config), change: impl FnOnce(&mut PeerConfig)) -> Self {
         let now = Instant::now();
         let mut config = Config::new(Asn(1), RouterId(1), 3);
-        config.slice = slice;
+        own(&mut config);
         let mut r = Router::new(config, now);
         let mut peer = PeerConfig::new(Ipv4Addr::new(10, 0, 0, 2).into(), Asn(2));
         peer.passive = true;
@@ -88,6 +93,13 @@ impl Raw {
         let mut out = Vec::new();
         block.write_all(routes.map(Into::into), &mut out);
         self.r.received(conn, &out, self.now);
+    }
+
+    /// It has told all.
+    pub fn end(&mut self, conn: ConnId) {
+        let mut end = Vec::new();
+        wire::write_end_of_rib(Family::V4, &mut end);
+        self.r.received(conn, &end, self.now);
     }
 
     /// It asks for a refresh, or marks where one begins or ends.

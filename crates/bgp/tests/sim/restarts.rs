@@ -8,7 +8,7 @@ use bgp::caps::{Capability, GracefulRestart, RestartFamily};
 use bgp::peer::{PeerConfig, Restart};
 use bgp::router::{Config, Event, PathStatus, Restarting};
 use bgp::types::{AfiSafi, PerFamily};
-use bgp::{Cidr, Family, wire};
+use bgp::{Cidr, Family};
 use std::time::Duration;
 
 const UP: Duration = Duration::from_secs(60);
@@ -286,22 +286,24 @@ fn of_a_peer_that_restarts_the_path_counts_only_apart_from_it() {
     }
 }
 
+/// What a peer of IPv4 says of restarts.
+fn restarts(restarting: bool, forwarding: bool, named: bool) -> Vec<Capability> {
+    let family = RestartFamily {
+        family: AfiSafi::IPV4_UNICAST,
+        forwarding,
+    };
+    vec![Capability::GracefulRestart(GracefulRestart {
+        restarting,
+        notification: false,
+        time: 120,
+        families: named.then_some(family).into_iter().collect(),
+    })]
+}
+
 #[test]
 fn routes_of_before_wait_for_the_end_only_if_they_were_forwarded_along() {
     for (forwarding, named) in [(true, true), (false, true), (false, false)] {
         let mut p = Raw::new(10, |c| c.restart = Some(Restart::default()));
-        let restarts = |restarting, forwarding, named: bool| {
-            let family = RestartFamily {
-                family: AfiSafi::IPV4_UNICAST,
-                forwarding,
-            };
-            vec![Capability::GracefulRestart(GracefulRestart {
-                restarting,
-                notification: false,
-                time: 120,
-                families: named.then_some(family).into_iter().collect(),
-            })]
-        };
         p.more = restarts(false, true, true);
         let conn = p.up();
         let (one, two) = (c("10.1.0.0/16"), c("10.2.0.0/16"));
@@ -316,10 +318,99 @@ fn routes_of_before_wait_for_the_end_only_if_they_were_forwarded_along() {
         assert_eq!(p.r.best(one).is_some(), forwarding);
         p.tell(conn, [two].into_iter());
         assert!(p.r.best(two).is_some_and(|b| !b.stale));
-        let mut end = Vec::new();
-        wire::write_end_of_rib(Family::V4, &mut end);
-        p.r.received(conn, &end, p.now);
+        p.end(conn);
         p.finish();
         assert!(p.r.best(one).is_none() && p.r.best(two).is_some());
     }
+}
+
+/// How long our restart takes with a peer that comes after two seconds and says this of restarts,
+/// and its End-of-RIB so long after it came, if at all.
+fn takes(says: Vec<Capability>, end: Option<Duration>) -> Duration {
+    let own = |c: &mut Config| {
+        c.restarting = Some(Restarting {
+            forwarding: PerFamily {
+                v4: true,
+                v6: false,
+            },
+            deferral: secs(30),
+            absent: secs(20),
+        });
+    };
+    let both = PerFamily { v4: true, v6: true };
+    let mut p = Raw::with(own, |c| {
+        c.restart = Some(Restart::default());
+        c.families = both;
+    });
+    assert!(!p.r.is_restarting(Family::V6), "nothing of it was kept");
+    p.more = says;
+    p.now += secs(2);
+    let (conn, up) = (p.up(), p.now);
+    let route = c("10.1.0.0/16");
+    p.tell(conn, [route].into_iter());
+    p.finish();
+    let mut said = end.map(|d| up + d);
+    while p.r.is_restarting(Family::V4) {
+        assert!(!p.r.take_routes(10, |_| panic!("chosen before all was said")));
+        let next = p.r.deadline().expect("it has an end");
+        p.now = said.map_or(next, |s| s.min(next)).max(p.now);
+        if said.take_if(|s| *s <= p.now).is_some() {
+            p.end(conn);
+        }
+        p.finish();
+    }
+    let mut chosen = Vec::new();
+    p.r.take_routes(10, |change| chosen.push(change.prefix));
+    assert_eq!(chosen, [route]);
+    p.now - up
+}
+
+#[test]
+fn those_that_owe_no_end_of_rib_are_waited_for_a_while() {
+    let (short, after) = (
+        Some(Duration::from_millis(1100)),
+        Duration::from_millis(1100),
+    );
+    for says in [
+        restarts(true, true, true),
+        restarts(true, true, false),
+        Vec::new(),
+    ] {
+        assert_eq!(takes(says.clone(), short), after, "{says:?}");
+        assert_eq!(takes(says.clone(), None), secs(5), "{says:?}");
+    }
+    // One that only helps others owes it as well.
+    for says in [restarts(false, true, true), restarts(false, false, false)] {
+        assert_eq!(takes(says.clone(), Some(secs(9))), secs(9), "{says:?}");
+        assert_eq!(takes(says.clone(), None), secs(28), "{says:?}");
+    }
+}
+
+#[test]
+fn two_that_restart_at_once_wait_for_each_other_only_so_long() {
+    let (mut net, a, b, [p, q]) = pair(|_, c| c.restart = Some(restart(60, None)));
+    for n in [a, b] {
+        net.kill(n);
+    }
+    net.run(secs(1));
+    for n in [a, b] {
+        net.nodes[n].kernel.clear();
+        back(&mut net, n, true);
+    }
+    for x in [p, q] {
+        net.with(b, |r, _| r.announce(x, own(x)));
+    }
+    net.until(UP, "up again", Net::all_up);
+    let up = net.now;
+    let restarting = |net: &Net, n: usize| {
+        let r = &net.nodes[n].router;
+        Family::BOTH.into_iter().any(|f| r.is_restarting(f))
+    };
+    assert!(restarting(&net, a) && restarting(&net, b));
+    let over = |net: &Net| !restarting(net, a) && !restarting(net, b);
+    net.until(secs(6), "over", over);
+    let took = net.now - up;
+    assert!(took > Duration::from_millis(4500), "{took:?}");
+    net.run(secs(1));
+    assert!(net.nodes[a].kernel.contains_key(&p) && net.nodes[a].kernel.contains_key(&q));
 }
