@@ -11,7 +11,7 @@ use crate::attr::{Attributes, Community};
 use crate::caps::Role;
 use crate::error::Notification;
 use crate::message::Announcement;
-use crate::peer::{LimitAction, PeerConfig};
+use crate::peer::{LimitAction, PeerConfig, PrefixLimit};
 use crate::policy::{Answer, Operation, Question, SourceKind, Verdict};
 use crate::rib::{AttrId, HopState, Meta, NetId, Path, PathFlags, PeerId, Source, SourceId};
 use crate::types::{AfiSafi, PathId, PeerKind};
@@ -418,11 +418,22 @@ impl Router {
         if paths <= limit.max || limit.action == LimitAction::Warn {
             return true;
         }
+        self.exceeded(id, family, limit, now);
+        false
+    }
+
+    /// A peer has told of too much: its session ends, if that is what is to be done.
+    pub(super) fn exceeded(
+        &mut self,
+        id: PeerId,
+        family: Family,
+        limit: PrefixLimit,
+        now: Instant,
+    ) {
         if let LimitAction::Teardown(again) = limit.action {
             self.event(Event::OverLimit { peer: id, family });
             self.over_limit(id, family, limit.max, again, now);
         }
-        false
     }
 
     fn over_limit(

@@ -65,8 +65,32 @@ impl Router {
             self.stop(id, Code::CONFIG_CHANGE.into(), now);
         } else {
             self.adapt(id, &old, &config);
+            if old.limit != config.limit {
+                self.relimit(id, now);
+            }
         }
         self.settle(id, now);
+    }
+
+    /// Another limit counts at once: who was kept away for the old one may come, and who is over the new
+    /// one goes. What was taken before it was to be discarded stays.
+    fn relimit(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        peer.halted = false;
+        peer.refuse_until = None;
+        for family in Family::BOTH {
+            let Some(peer) = self.peer_mut(id) else {
+                return;
+            };
+            if let Some(limit) = peer.config.limit[family]
+                && peer.session.is_some()
+                && peer.paths[family] > limit.max
+            {
+                self.exceeded(id, family, limit, now);
+            }
+        }
     }
 
     fn adapt(&mut self, id: PeerId, old: &PeerConfig, new: &PeerConfig) {

@@ -363,6 +363,54 @@ fn too_many_prefixes_end_the_session_or_are_left_out() {
 }
 
 #[test]
+fn another_limit_counts_at_once() {
+    let mut net = Net::new(9);
+    let (a, b) = (net.router(1), net.router(2));
+    net.peer(a, b, |_, _| {});
+    net.until(UP, "up", Net::all_up);
+    for i in 0..20 {
+        announce(&mut net, b, c(&format!("10.{i}.0.0/16")));
+    }
+    net.run(SOON);
+    assert_eq!(net.nodes[a].router.size().paths, 20);
+    let limit = |net: &mut Net, max, action| {
+        net.with(a, |r, now| {
+            let id = r.peers().next().expect("one").peer;
+            let mut config = r.peer_config(id).expect("known").clone();
+            config.limit.v4 = Some(PrefixLimit {
+                max,
+                warn_at: max,
+                action,
+            });
+            r.configure_peer(id, config, now);
+        });
+        net.run(SOON);
+    };
+    // What was taken is kept, but for a limit that ends the session.
+    limit(&mut net, 10, LimitAction::Discard);
+    assert_eq!((net.all_up(), net.nodes[a].router.size().paths), (true, 20));
+    limit(&mut net, 20, LimitAction::Teardown(None));
+    assert!(net.all_up());
+    limit(&mut net, 19, LimitAction::Teardown(None));
+    net.run(Duration::from_secs(1500));
+    assert!(!net.all_up());
+    assert_eq!(net.nodes[a].router.size().paths, 0);
+    // Neither for good nor for a while is longer than the limit that it is for.
+    for wait in [None, Some(Duration::from_secs(100_000))] {
+        limit(&mut net, 20, LimitAction::Teardown(wait));
+        net.until(UP, "up again", Net::all_up);
+        net.until(UP, "told again", |n| n.nodes[a].router.size().paths == 20);
+        limit(
+            &mut net,
+            19,
+            LimitAction::Teardown(Some(Duration::from_secs(100_000))),
+        );
+        net.run(Duration::from_secs(1500));
+        assert!(!net.all_up());
+    }
+}
+
+#[test]
 fn next_hops_are_ourselves_kept_or_shared_as_configured() {
     use NextHopMode::{Auto, Keep, Own};
     for (mode, outside, link, own_hop) in [
