@@ -6,10 +6,9 @@ mod foreign;
 mod support;
 
 use bgp::fsm::State;
-use bgp::peer::{LimitAction, PrefixLimit};
 use foreign::ours::{everything, in_use, status};
 use foreign::raw::{KEEPALIVE, Opening, Raw, UPDATE, hex, message, update};
-use model::Update;
+use model::{Beyond, MaxPrefixes, Update};
 use net::Family;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use support::{Ours, Wire, ip, peer_with, run, settings, until, world};
+use support::{Ours, Wire, peer_with, run, settings, until, world};
 
 const US: &str = "10.0.0.1";
 const AS: u16 = 65100;
@@ -123,25 +122,16 @@ fn three() -> (Wire, Ours) {
             &format!("addr add {}/24 dev eth0", at(i)),
         );
         let asn = u32::from(AS) + u32::from(i);
-        let change = |p: &mut model::BgpPeer| p.filters = vec!["all".into()];
+        let change = |p: &mut model::BgpPeer| {
+            p.filters = vec!["all".into()];
+            p.max_prefixes = (i == 0).then_some(MaxPrefixes {
+                count: LIMIT,
+                beyond: Beyond::Discard,
+            });
+        };
         all.push(peer_with(&at(i), &at(i), asn, change));
     }
     let ours = Ours::start(&wire.here, settings(), all);
-    let limited = |r: &mut bgp::router::Router, now| {
-        let ids: Vec<_> = r.peers().map(|p| p.peer).collect();
-        for id in ids {
-            let mut config = r.peer_config(id).unwrap().clone();
-            if config.addr == ip(&at(0)) {
-                config.limit.v4 = Some(PrefixLimit {
-                    max: LIMIT,
-                    warn_at: LIMIT,
-                    action: LimitAction::Discard,
-                });
-                r.configure_peer(id, config, now);
-            }
-        }
-    };
-    ours.handle.act(limited).unwrap();
     ours.states();
     (wire, ours)
 }

@@ -61,8 +61,8 @@ impl Drop for Process {
     }
 }
 
-fn we_are_killed<S: Stranger>() {
-    let (path, them) = Path::with::<S>();
+fn we_are_killed<S: Stranger>(restart: Option<u32>) {
+    let (path, them) = Path::beside::<S>(restart);
     let ours = Process::start(&path.wire.here);
     path.works();
     them.established();
@@ -111,12 +111,24 @@ fn they_are_killed<S: Stranger>() {
 
 #[test]
 fn we_are_killed_and_start_again_beside_bird() {
-    we_are_killed::<Bird>();
+    we_are_killed::<Bird>(Some(60));
 }
 
 #[test]
 fn we_are_killed_and_start_again_beside_gobgp() {
-    we_are_killed::<GoBgp>();
+    we_are_killed::<GoBgp>(Some(60));
+}
+
+/// Its OPEN says that it restarts itself; its routes come a second after the session.
+#[test]
+fn we_are_killed_and_start_again_beside_frr() {
+    we_are_killed::<Frr>(Some(60));
+}
+
+/// Unless told more, it only helps others that restart.
+#[test]
+fn we_are_killed_and_start_again_beside_frr_that_only_helps() {
+    we_are_killed::<Frr>(None);
 }
 
 #[test]

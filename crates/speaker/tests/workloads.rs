@@ -24,13 +24,21 @@ const HOST: [&str; 2] = ["169.254.7.7", "fd07::7"];
 fn pod(wire: &Wire) -> NetNs {
     let pod = NetNs::new().unwrap_or_else(|e| panic!("{e}"));
     run(&pod, "ip", "link set lo up");
-    connect(
-        (&wire.here, "cali0", &["169.254.7.7/32", "fd07::7/128"]),
-        (&pod, "eth0", &["172.16.1.9/32", "fd10::49/128"]),
+    let pods = ["172.16.1.9/32", "fd10::49/128"];
+    connect((&wire.here, "cali0", &[]), (&pod, "eth0", &pods));
+    let (write, shown) = (
+        |ns: &NetNs, args: &str| drop(run(ns, "ip", args)),
+        run(&wire.here, "ip", "-o link show cali0"),
     );
-    for (theirs, ours) in POD.into_iter().zip(HOST) {
-        run(&wire.here, "ip", &format!("route add {theirs} dev cali0"));
-        run(&pod, "ip", &format!("route add {ours} dev eth0"));
+    let mac = shown.split("link/ether ").nth(1).unwrap_or_default();
+    let mac = mac.split(' ').next().unwrap_or_default();
+    for (theirs, gateway) in POD.into_iter().zip(["169.254.1.1", "fe80::1"]) {
+        write(&wire.here, &format!("route add {theirs} dev cali0"));
+        // As pods have it: a way out, and no address behind it.
+        let neigh = format!("neigh add {gateway} lladdr {mac} dev eth0");
+        write(&pod, &neigh);
+        let default = format!("route add default via {gateway} dev eth0 onlink");
+        write(&pod, &default);
     }
     pod
 }
@@ -232,5 +240,132 @@ fn filters_are_what_limits_a_workload() {
         "our block in the pod",
         || tenant.route("172.16.1.0/26"),
         |s| s.contains("BGP.next_hop"),
+    );
+}
+
+/// What is in the local table by our protocol.
+fn answers(ns: &NetNs) -> String {
+    let of = |family| {
+        run(
+            ns,
+            "ip",
+            &format!("{family} route show table local proto bird"),
+        )
+    };
+    of("-4") + &of("-6")
+}
+
+#[track_caller]
+fn answered(ns: &NetNs, wanted: bool) {
+    until(
+        "the node answers",
+        || answers(ns),
+        |s| {
+            HOST.iter()
+                .all(|a| s.contains(&format!("local {a} dev lo")) == wanted)
+        },
+    );
+}
+
+#[test]
+fn the_node_answers_where_workloads_call_while_there_are_any() {
+    let wire = Wire::new();
+    let pod = pod(&wire);
+    let neighbour = Bird::start(&wire.there, "10.0.0.2", &others());
+    let _tenant = Bird::start(&pod, POD[0], &tenant(&["172.16.9.0/26"]));
+    let with = |bind, host: [&str; 2]| {
+        config(|c| {
+            c.mesh = Some(true);
+            c.bind_node_ip = Some(bind);
+            c.local_workload_peering = host.map(support::ip).to_vec();
+        })
+    };
+    let all = |more: &[Update]| {
+        let mut all = nodes();
+        all.extend_from_slice(more);
+        all
+    };
+    let router = [tenants(&[]), endpoint(&[("bgp", "")])];
+    let ours = Ours::start(&wire.here, with_kernel(), all(&router));
+    ours.established(4);
+    answered(&wire.here, true);
+    // It is of no interface, and nobody is told of it.
+    let addresses = run(&wire.here, "ip", "-o addr show");
+    assert!(!HOST.iter().any(|a| addresses.contains(a)), "{addresses}");
+    for a in HOST {
+        assert!(
+            ours.best(&net::Cidr::host(support::ip(a)).to_string())
+                .is_none()
+        );
+        assert!(!neighbour.route(a).contains("BGP.next_hop"));
+    }
+    // Who takes it away sees it again.
+    run(
+        &wire.here,
+        "ip",
+        "route del local 169.254.7.7 dev lo table local",
+    );
+    run(
+        &wire.here,
+        "ip",
+        "-6 route del local fd07::7 dev lo table local",
+    );
+    answered(&wire.here, true);
+
+    // Listening on its own addresses alone it is there, too, also at another.
+    ours.update(with(true, HOST));
+    let listens = |ns: &NetNs, a: &str| run(ns, "ss", "-Htln sport = :179").contains(a);
+    until("a listener", || listens(&wire.here, HOST[0]), |l| *l);
+    assert!(listens(&wire.here, "[fd07::7]:179"));
+    ours.established(4);
+    ours.update(with(true, ["169.254.7.8", "fd07::8"]));
+    answered(&wire.here, false);
+    until("a listener", || listens(&wire.here, "169.254.7.8"), |l| *l);
+    assert!(answers(&wire.here).contains("local fd07::8 dev lo"));
+    ours.update(with(false, HOST));
+    ours.established(4);
+
+    // A restart finds it as it was.
+    let before = answers(&wire.here);
+    drop(ours);
+    assert_eq!(answers(&wire.here), before);
+    let ours = Ours::start(&wire.here, with_kernel(), all(&router));
+    ours.established(4);
+    assert_eq!(answers(&wire.here), before);
+    ours.update(endpoint(&[]));
+    answered(&wire.here, false);
+    ours.update(endpoint(&[("bgp", "")]));
+    answered(&wire.here, true);
+    // What a run before has left and nobody needs any more goes.
+    drop(ours);
+    let ours = Ours::start(&wire.here, with_kernel(), all(&[]));
+    answered(&wire.here, false);
+    ours.established(2);
+}
+
+#[test]
+fn what_keeps_the_node_from_answering_is_said_and_tried_again() {
+    let wire = Wire::new();
+    run(&wire.here, "ip", "link set lo down");
+    let mut all = nodes();
+    all.extend([tenants(&[]), endpoint(&[("bgp", "")])]);
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    let said = until(
+        "a trouble",
+        || ours.errors(),
+        |e| e.iter().any(|t| t.contains("169.254.7.7")),
+    );
+    let said = said.iter().find(|t| t.contains("169.254.7.7"));
+    let said = said.map(String::as_str).unwrap_or_default();
+    assert!(
+        said.starts_with("answer workloads at 169.254.7.7: "),
+        "{said}"
+    );
+    run(&wire.here, "ip", "link set lo up");
+    answered(&wire.here, true);
+    until(
+        "no trouble",
+        || ours.errors(),
+        |e| !e.iter().any(|t| t.contains("answer workloads")),
     );
 }

@@ -18,6 +18,11 @@ pub struct Path {
 impl Path {
     /// With somebody who restarts gracefully. Who writes no routes has them from us.
     pub fn with<S: Stranger>() -> (Self, S) {
+        Self::beside(Some(60))
+    }
+
+    /// With somebody who is told so much of graceful restart ([`Side::restart`]).
+    pub fn beside<S: Stranger>(restart: Option<u32>) -> (Self, S) {
         let wire = Wire::new();
         let pod = NetNs::new().unwrap();
         connect(
@@ -41,7 +46,7 @@ impl Path {
         let them = S::start(
             &wire.there,
             &Side {
-                restart: Some(60),
+                restart,
                 kernel: true,
                 ..Side::of(65001)
             },
