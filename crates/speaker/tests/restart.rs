@@ -12,7 +12,7 @@ use netlink::netns::NetNs;
 use speaker::Kernel;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use support::{Ours, peer, settings, until, world};
+use support::{Ours, peer, run, settings, until, world};
 
 /// Set in the process that is only a speaker.
 const CHILD: &str = "MANX_TEST_SPEAKER";
@@ -61,6 +61,18 @@ impl Drop for Process {
     }
 }
 
+/// Routes of before that nobody tells any more, and whether they are there.
+const FORMER: [(&str, &str); 2] = [
+    ("203.0.113.0/24", "10.0.0.2"),
+    ("2001:db8:9::/48", "fd00::2"),
+];
+
+fn former(ns: &NetNs) -> Vec<bool> {
+    let all = run(ns, "ip", "-4 route show") + &run(ns, "ip", "-6 route show");
+    let there = FORMER.map(|(p, _)| all.contains(p));
+    there.to_vec()
+}
+
 fn we_are_killed<S: Stranger>(restart: Option<u32>) {
     let (path, them) = Path::beside::<S>(restart);
     let ours = Process::start(&path.wire.here);
@@ -74,11 +86,18 @@ fn we_are_killed<S: Stranger>(restart: Option<u32>) {
         for p in OURS {
             kept(p);
         }
+        for (prefix, hop) in FORMER {
+            let route = format!("route add {prefix} via {hop} proto bird");
+            run(&path.wire.here, "ip", &route);
+        }
         let again = Process::start(&path.wire.here);
         them.established();
         for p in OURS {
             kept(p);
         }
+        // It is over when what nobody tells is gone.
+        let there = || former(&path.wire.here);
+        until("the rest goes", there, |f| *f == [false; 2]);
         again
     });
     for p in OURS {
