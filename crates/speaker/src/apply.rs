@@ -3,15 +3,15 @@
 //! Promises: a session is touched only when something about it has changed, and reset only when it
 //! cannot go on as changed; a session whose key is not known stays down.
 
-use crate::engine::{Engine, Settings};
+use crate::engine::{At, Engine, Settings, answers};
 use crate::sockets::{self, Protection};
 use bgp::attr::Attributes;
-use bgp::peer::{AddPathSend, NextHopMode, PeerConfig, Restart, Timers};
+use bgp::peer::{AddPathSend, LimitAction, NextHopMode, PeerConfig, PrefixLimit, Restart, Timers};
 use bgp::policy::Policy;
 use bgp::rib::PeerId;
 use bgp::router::{Config, LocalRoute, Restarting, Router};
 use bgp::types::{ClusterId, PerFamily, RouterId};
-use model::{Secret, SecretKey};
+use model::{Beyond, MaxPrefixes, Secret, SecretKey};
 use net::{Cidr, Family};
 use peering::{METRIC_BASE, Peer, Plan, Speaker};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,6 +24,9 @@ const OWN_PREFERENCE: u16 = 200;
 /// Connected networks count before all, other routes of the kernel behind all; as in BIRD.
 const CONNECTED_PREFERENCE: u16 = 240;
 const KERNEL_PREFERENCE: u16 = 10;
+
+/// A session that has ended over its maximum of prefixes is tried again after this.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// A session that the router has.
 struct Session {
@@ -170,9 +173,30 @@ fn config_of(peer: &Peer, import: Arc<Policy>, export: Arc<Policy>) -> PeerConfi
     if peer.add_path.send {
         c.add_path_send = AddPathSend::All;
     }
+    let family = Family::of(peer.address);
+    c.limit[family] = peer.max_prefixes.map(limit_of);
     c.import = import;
     c.export = export;
     c
+}
+
+/// The router's word for a maximum of prefixes.
+fn limit_of(max: MaxPrefixes) -> PrefixLimit {
+    let (warn_at, action) = match max.beyond {
+        Beyond::Warn => (max.count.saturating_add(1), LimitAction::Warn),
+        Beyond::Discard => (most_of(max.count), LimitAction::Discard),
+        Beyond::Reset => (most_of(max.count), LimitAction::Teardown(Some(AGAIN))),
+    };
+    PrefixLimit {
+        max: max.count,
+        warn_at,
+        action,
+    }
+}
+
+/// Three quarters, rounded up: from there on the log says that the maximum is near.
+const fn most_of(count: u32) -> u32 {
+    count - count / 4
 }
 
 /// Equal policies are one, so that their peers are told from one queue.
@@ -231,7 +255,7 @@ impl Engine {
             // Another AS or identifier is another speaker: every session starts anew.
             self.silence(now);
         }
-        if self.listen(&self.listen_at(&speaker)) {
+        if self.listen(&self.listen_at(&speaker, &plan.peers)) {
             self.protect_all();
         }
         if self.router.is_none() {
@@ -256,17 +280,24 @@ impl Engine {
         })
     }
 
-    pub(crate) fn listen_at(&self, speaker: &Speaker) -> Vec<SocketAddr> {
+    pub(crate) fn listen_at(&self, speaker: &Speaker, peers: &[Peer]) -> Vec<At> {
+        let port = speaker.port;
+        let usual = |at| At { at, early: false };
         if let Some(l) = &self.settings.listen {
-            return l.clone();
+            return l.iter().copied().map(usual).collect();
         }
-        let own = speaker.addresses.iter().flatten().copied();
-        match speaker.bind_node_ip {
-            true => own.map(|a| SocketAddr::new(a, speaker.port)).collect(),
-            false => [false, true]
-                .map(|v6| SocketAddr::new(sockets::any(v6), speaker.port))
-                .to_vec(),
+        if !speaker.bind_node_ip {
+            let all = [false, true].map(sockets::any);
+            return all.map(|a| usual(SocketAddr::new(a, port))).to_vec();
         }
+        let own: BTreeSet<IpAddr> = speaker.addresses.iter().flatten().copied().collect();
+        let called = answers(peers).into_iter().filter(|a| !own.contains(a));
+        let called = called.map(|a| At {
+            at: SocketAddr::new(a, port),
+            early: true,
+        });
+        let own = own.iter().map(|a| usual(SocketAddr::new(*a, port)));
+        own.chain(called).collect()
     }
 
     /// Ends every session and listener.

@@ -109,11 +109,12 @@ impl Bfd {
         locked(&self.inner).table.dropped().clone()
     }
 
-    /// Makes sessions what is wanted, received on these addresses; says what stands in the way.
+    /// Makes sessions what is wanted, received on these addresses, of which `called` are where workloads
+    /// call; says what stands in the way.
     fn follow(
         &mut self,
         wanted: &BTreeMap<End, Wanted>,
-        listen: &BTreeSet<IpAddr>,
+        (listen, called): (&BTreeSet<IpAddr>, &BTreeSet<IpAddr>),
         now: Instant,
     ) -> Vec<String> {
         self.hops = wanted.keys().map(|e| (e.to, e.hops)).collect();
@@ -129,8 +130,8 @@ impl Bfd {
         };
         let mut troubles = Vec::new();
         let mut inner = locked(&self.inner);
-        inner.sessions(wanted, now, &mut troubles);
-        inner.listen(&running.poll, wanted, listen, &mut troubles);
+        inner.sessions(wanted, called, now, &mut troubles);
+        inner.listen(&running.poll, wanted, (listen, called), &mut troubles);
         drop(inner);
         running.waker.wake();
         troubles
@@ -167,6 +168,7 @@ impl Inner {
     fn sessions(
         &mut self,
         wanted: &BTreeMap<End, Wanted>,
+        called: &BTreeSet<IpAddr>,
         now: Instant,
         troubles: &mut Vec<String>,
     ) {
@@ -191,7 +193,8 @@ impl Inner {
                 }
                 None => {}
             }
-            match udp::sender(end.to, how.from, &used, self.table.random()) {
+            let early = how.from.is_some_and(|a| called.contains(&a));
+            match udp::sender(end.to, (how.from, early), &used, self.table.random()) {
                 Ok((fd, port)) => {
                     used.insert(port);
                     let sender = Sender { fd, port };
@@ -208,7 +211,7 @@ impl Inner {
         &mut self,
         poll: &Poll,
         wanted: &BTreeMap<End, Wanted>,
-        listen: &BTreeSet<IpAddr>,
+        (listen, called): (&BTreeSet<IpAddr>, &BTreeSet<IpAddr>),
         troubles: &mut Vec<String>,
     ) {
         let needed = |at: IpAddr, hops: BfdHops| {
@@ -224,7 +227,7 @@ impl Inner {
                     continue;
                 }
                 let token = self.next_token;
-                let begun = udp::receiver(at, hops).and_then(|fd| {
+                let begun = udp::receiver(at, hops, called.contains(&at)).and_then(|fd| {
                     poll.add(&fd, token, false).map_err(|cause| SocketError {
                         operation: "watch BFD on",
                         at: at.to_string(),
@@ -349,9 +352,12 @@ impl Engine {
             entry.ports.push(peer.port);
         }
         let speaker = plan.speaker.as_ref();
-        let listen = speaker.map(|s| self.listen_at(s)).unwrap_or_default();
-        let listen = listen.iter().map(std::net::SocketAddr::ip).collect();
-        let troubles = self.bfd.follow(&wanted, &listen, now);
+        let listen = speaker
+            .map(|s| self.listen_at(s, &plan.peers))
+            .unwrap_or_default();
+        let listen = listen.iter().map(|l| l.at.ip()).collect();
+        let called = crate::engine::answers(&plan.peers);
+        let troubles = self.bfd.follow(&wanted, (&listen, &called), now);
         for t in &troubles {
             tracing::error!(error = %t, "cannot watch a path");
         }

@@ -18,8 +18,8 @@ use bgp::types::RouterId;
 use bytes::Bytes;
 use model::Update;
 use net::{Cidr, Family};
-use peering::{METRIC_BASE, Plan, World};
-use std::collections::{BTreeMap, HashMap};
+use peering::{METRIC_BASE, Peer, PeerOrigin, Plan, World};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -138,6 +138,15 @@ pub struct View<'a> {
     pub stations: &'a [StationStatus],
 }
 
+/// Where to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub at: SocketAddr,
+    /// Also while the address is not the node's yet, or, as one where workloads call with IPv6, is one
+    /// of no interface.
+    pub early: bool,
+}
+
 /// A listener and what accepts on it.
 struct Listener {
     fd: OwnedFd,
@@ -211,6 +220,13 @@ fn change_of(c: &RouteChange<'_>, mut address: impl FnMut(PeerId) -> Option<IpAd
         prefix: c.prefix,
         want,
     }
+}
+
+/// Where workloads among the peers call.
+pub(crate) fn answers(peers: &[Peer]) -> BTreeSet<IpAddr> {
+    let workloads = peers.iter();
+    let workloads = workloads.filter(|p| p.origin == PeerOrigin::LocalWorkload);
+    workloads.filter_map(|p| p.source).collect()
 }
 
 /// How it ends.
@@ -649,6 +665,7 @@ impl Engine {
             tunnelled: plan.kernel.tunnelled.clone(),
             peers: plan.peers.iter().map(|p| p.address).collect(),
             statics: plan.peers.iter().filter_map(by).collect(),
+            answers: answers(&plan.peers),
             ignored: ignored.unwrap_or_default(),
         }));
     }
@@ -826,15 +843,16 @@ impl Engine {
     }
 
     /// Listens where it should, keeping listeners that are right. Whether one is new.
-    pub(crate) fn listen(&mut self, wanted: &[SocketAddr]) -> bool {
+    pub(crate) fn listen(&mut self, wanted: &[At]) -> bool {
         let mut new = false;
         let before = self.troubles.len();
-        self.listeners.retain(|l| wanted.contains(&l.at));
-        for &at in wanted {
+        self.listeners
+            .retain(|l| wanted.iter().any(|w| w.at == l.at));
+        for &At { at, early } in wanted {
             if self.listeners.iter().any(|l| l.at == at) {
                 continue;
             }
-            match sockets::listener(at) {
+            match sockets::listener(at, early) {
                 Ok(fd) => {
                     self.listeners.push(Listener { fd, at });
                     new = true;

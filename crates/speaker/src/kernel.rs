@@ -1,4 +1,5 @@
-//! Learned routes in the kernel, the way to next hops, and the kernel's routes for peers.
+//! Learned routes in the kernel, the way to next hops, the kernel's routes for peers, and the addresses
+//! that workloads call.
 //!
 //! Promises: works in a thread of its own, in slices, so that BGP never waits for the kernel; what a
 //! run before has left is adopted, never flushed; routes of other protocols are not touched. A route
@@ -6,6 +7,7 @@
 //!
 //! Never: decides which route is best.
 
+mod answers;
 mod counted;
 mod rows;
 mod run;
@@ -19,6 +21,7 @@ use bgp::rib::HopState;
 use net::{Cidr, Family, IfName};
 use netlink::NetlinkError;
 use peering::Tunnelled;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +60,8 @@ pub(crate) struct Policy {
     pub peers: Vec<IpAddr>,
     /// Peers, and the gateways by which they are reached.
     pub statics: Vec<(IpAddr, IpAddr)>,
+    /// Where workloads call: the node answers there.
+    pub answers: BTreeSet<IpAddr>,
     /// Interfaces whose routes are not told; `*` at an end.
     pub ignored: Vec<Arc<str>>,
 }

@@ -23,12 +23,12 @@ mod mrt;
 mod poll;
 mod sockets;
 
-pub use bmp::{Station, StationError, StationStatus};
 pub use crate::bfd::{Bfd, BfdReport};
+pub use bmp::{Station, StationError, StationStatus};
 pub use command::{SpeakerArgs, main};
 pub use control::{Control, ControlError, DIRECTORY, readiness};
 pub use engine::{Kernel, Settings, View};
-pub use health::report_health;
 pub use file::{Content, FileError};
 pub use handle::{Gone, Handle};
+pub use health::report_health;
 pub use sockets::SocketError;

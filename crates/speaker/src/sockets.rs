@@ -47,15 +47,26 @@ fn tcp(addr: IpAddr) -> rustix::io::Result<OwnedFd> {
     socket_with(family, SocketType::STREAM, flags, None)
 }
 
-/// A listener on an address and port, of its family only.
+/// Lets a socket be bound to an address that is none of an interface's.
+pub(crate) fn bind_early(fd: &OwnedFd, addr: IpAddr) -> rustix::io::Result<()> {
+    match addr {
+        IpAddr::V4(_) => sockopt::set_ip_freebind(fd, true),
+        IpAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true),
+    }
+}
+
+/// A listener on an address and port, of its family only; `early` if the address may not be there yet.
 ///
 /// # Errors
 /// As the kernel says; in use, for one.
-pub(crate) fn listener(at: SocketAddr) -> Result<OwnedFd, SocketError> {
+pub(crate) fn listener(at: SocketAddr, early: bool) -> Result<OwnedFd, SocketError> {
     let fd = tcp(at.ip()).map_err(failed("open a listener on", at))?;
     sockopt::set_socket_reuseaddr(&fd, true).map_err(failed("set up a listener on", at))?;
     if at.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true).map_err(failed("set up a listener on", at))?;
+    }
+    if early {
+        bind_early(&fd, at.ip()).map_err(failed("set up a listener on", at))?;
     }
     // Which peer a SYN is of is known only later, and its answer has to pass a peer that takes
     // nothing else than the highest TTL (RFC 5082, section 3); others do not mind.

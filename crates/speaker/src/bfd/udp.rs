@@ -4,7 +4,7 @@
 //! the address that it was sent to are known.
 
 use super::table::{Heard, Random};
-use crate::sockets::{SocketError, failed, set_int};
+use crate::sockets::{SocketError, bind_early, failed, set_int};
 use model::BfdHops;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, socket_with, sockopt};
 use std::collections::HashSet;
@@ -45,11 +45,12 @@ pub(crate) const fn port(hops: BfdHops) -> u16 {
     }
 }
 
-/// What receives for sessions of a kind, on an address or all of its family.
+/// What receives for sessions of a kind, on an address or all of its family; `early` if the address may
+/// be none of an interface's.
 ///
 /// # Errors
 /// As the kernel says; that another program does BFD here, for one.
-pub(crate) fn receiver(at: IpAddr, hops: BfdHops) -> Result<OwnedFd, SocketError> {
+pub(crate) fn receiver(at: IpAddr, hops: BfdHops, early: bool) -> Result<OwnedFd, SocketError> {
     let at = SocketAddr::new(at, port(hops));
     let what = "receive BFD on";
     let fd = udp(at.ip()).map_err(failed(what, at))?;
@@ -65,17 +66,21 @@ pub(crate) fn receiver(at: IpAddr, hops: BfdHops) -> Result<OwnedFd, SocketError
         // As much as is allowed to those who may not ask for more.
         let _ = sockopt::set_socket_recv_buffer_size(&fd, WAITING);
     }
+    if early {
+        bind_early(&fd, at.ip()).map_err(failed(what, at))?;
+    }
     bind(&fd, &at).map_err(failed(what, at))?;
     Ok(fd)
 }
 
-/// What sends for a session, with its port, which is not among those in use.
+/// What sends for a session, with its port, which is not among those in use; `early` as for a
+/// [`receiver`].
 ///
 /// # Errors
 /// As the kernel says: the address is not ours, or ports have run out.
 pub(crate) fn sender(
     to: IpAddr,
-    from: Option<IpAddr>,
+    (from, early): (Option<IpAddr>, bool),
     used: &HashSet<u16>,
     random: &mut Random,
 ) -> Result<(OwnedFd, u16), SocketError> {
@@ -91,6 +96,9 @@ pub(crate) fn sender(
     let _ = sockopt::set_ipv6_tclass(&fd, 0xc0);
     let _ = sockopt::set_socket_recv_buffer_size(&fd, 1);
     let from = from.unwrap_or_else(|| crate::sockets::any(to.is_ipv6()));
+    if early {
+        bind_early(&fd, from).map_err(failed(what, to))?;
+    }
     let count = u16::MAX - FIRST_PORT + 1;
     let start = (random.next() % u64::from(count)) as u16;
     for i in 0..count {

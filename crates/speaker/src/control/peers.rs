@@ -6,6 +6,7 @@ use crate::engine::View;
 use bgp::fsm::State;
 use bgp::rib::PeerId;
 use bgp::router::PeerStatus;
+use model::Beyond;
 use net::Family;
 use peering::Peer;
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ pub(crate) struct PeerReport {
     pub peer: Peer,
     /// Its session; `None`: it stays down, for one of the speaker's troubles.
     pub status: Option<PeerStatus>,
-    /// What keeps it down, if that is no error of a session.
+    /// What keeps it down or its routes out, if that is no error of a session.
     pub trouble: Option<String>,
     /// What watches the path to it; `None`: nothing does.
     pub bfd: Option<BfdReport>,
@@ -34,10 +35,11 @@ pub(crate) struct PeerReport {
 }
 
 impl PeerReport {
-    /// What went wrong last: with its session, or with bringing one up at all.
+    /// What is wrong now, or went wrong last: with bringing a session up at all, with what it tells of, or
+    /// with the session.
     pub(crate) fn error(&self) -> Option<&str> {
         let of_session = self.status.as_ref().and_then(|s| s.last_error.as_deref());
-        of_session.or(self.trouble.as_deref())
+        self.trouble.as_deref().or(of_session)
     }
 
     /// Its state.
@@ -77,6 +79,21 @@ pub(crate) fn id_of(view: &View<'_>, name: &str) -> Option<PeerId> {
     view.ids.iter().find(called).map(|(id, _)| *id)
 }
 
+/// What there is to say of a peer that tells of more than is wanted, while its session goes on.
+fn too_many(peer: &Peer, status: &PeerStatus) -> Option<String> {
+    let max = peer.max_prefixes?;
+    let (paths, count) = (status.paths[Family::of(peer.address)], max.count);
+    match max.beyond {
+        Beyond::Warn if paths > count => Some(format!(
+            "it has told of {paths} prefixes, and its maximum is {count}"
+        )),
+        Beyond::Discard if paths >= count => Some(format!(
+            "it has reached its maximum of {count} prefixes: no more are taken"
+        )),
+        _ => None,
+    }
+}
+
 /// All peers of the plan, in its order.
 pub(crate) fn collect(view: &View<'_>, history: &History) -> Vec<PeerReport> {
     let ids = ids(view);
@@ -85,13 +102,14 @@ pub(crate) fn collect(view: &View<'_>, history: &History) -> Vec<PeerReport> {
         let name = peer.name();
         let past = history.of(&name);
         let of_it = |t: &String| Some(t.strip_prefix(&name)?.strip_prefix(": ")?.to_owned());
+        let status = id.and_then(|id| view.router?.peer_status(id));
         PeerReport {
             peer: peer.clone(),
-            status: id.and_then(|id| view.router?.peer_status(id)),
             trouble: match id {
-                Some(_) => None,
+                Some(_) => status.as_ref().and_then(|s| too_many(peer, s)),
                 None => view.troubles.iter().find_map(of_it),
             },
+            status,
             bfd: view.bfd.report(peer),
             since: past.since,
             flaps: past.flaps,

@@ -139,6 +139,8 @@ pub(super) struct PeerJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_security: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    max_prefixes: Option<MaxPrefixesJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     router_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bfd: Option<BfdJson>,
@@ -157,6 +159,14 @@ pub(super) struct PeerJson {
     faults: u64,
     notifications_sent: u64,
     notifications_received: u64,
+}
+
+/// How many prefixes are taken of a peer.
+#[derive(Debug, Serialize)]
+struct MaxPrefixesJson {
+    count: u32,
+    /// `warn`, `discard` or `reset`.
+    beyond: &'static str,
 }
 
 /// What watches the path to a peer.
@@ -244,6 +254,10 @@ impl From<&PeerReport> for PeerJson {
             client: r.peer.client,
             password: r.peer.password.is_some(),
             ttl_security: r.peer.ttl_security,
+            max_prefixes: r.peer.max_prefixes.map(|m| MaxPrefixesJson {
+                count: m.count,
+                beyond: m.beyond.word(),
+            }),
             router_id: s.and_then(|s| s.router_id).map(|id| id.to_string()),
             bfd: r.bfd.as_ref().map(Into::into),
             last_error: r.error().map(str::to_owned),

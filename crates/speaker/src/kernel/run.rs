@@ -3,6 +3,7 @@
 //! Promises: subscribes before it reads; reads anew when notifications were lost or a link changed,
 //! since then the kernel drops routes without a word.
 
+use super::answers::{Answers, LOOPBACK};
 use super::table::Table;
 use super::{Input, Local, MOST, Order, Policy, Report};
 use crate::engine::Kernel;
@@ -120,6 +121,7 @@ pub(super) struct Run {
     routes: route::Handle,
     links: link::Handle,
     table: Table,
+    answers: Answers,
     names: HashMap<IfIndex, (IfName, bool)>,
     policy: Policy,
     locals: BTreeMap<Cidr, Local>,
@@ -161,6 +163,7 @@ impl Run {
             routes,
             links: link::Handle::open()?,
             table: Table::new(Proto(settings.protocol), RandomState::new().hash_one(0)),
+            answers: Answers::new(Proto(settings.protocol)),
             names: HashMap::new(),
             policy: Policy::default(),
             locals: BTreeMap::new(),
@@ -198,6 +201,7 @@ impl Run {
                 }
             }
             self.settle();
+            self.answer(now);
             self.write();
         }
     }
@@ -205,7 +209,8 @@ impl Run {
     /// What has come in; waits if there is nothing else to do.
     fn take_inputs(&mut self) {
         let [v4, v6] = self.leave;
-        let due = [self.reread, self.retry.map(|(t, _)| t), v4, v6];
+        let retry = self.retry.map(|(t, _)| t);
+        let due = [self.reread, retry, self.answers.due(), v4, v6];
         let due = due.into_iter().flatten().min();
         let mut next = if self.table.waiting() > 0 {
             self.inputs.try_recv().ok()
@@ -257,6 +262,9 @@ impl Run {
                 self.table.set_peers(policy.peers.iter().copied());
                 self.table.set_refuse(policy.refuse.clone());
                 self.table.set_tunnelled(policy.tunnelled.clone());
+                let answers = policy.answers.iter();
+                answers.for_each(|a| self.table.ways.address(*a, true));
+                self.answers.want(policy.answers.clone(), Instant::now());
                 self.policy = policy;
             }
             Order::Converged(family) if self.table.adopted(family) => {
@@ -267,6 +275,7 @@ impl Run {
                 self.table.forget();
                 self.policy.statics.clear();
                 self.policy.peers.clear();
+                self.answers.want(BTreeSet::new(), Instant::now());
             }
             Order::Stop => self.stop = true,
         }
@@ -275,6 +284,9 @@ impl Run {
     fn route_event(&mut self, event: route::Event) {
         self.watch.backlog.fetch_sub(1, Ordering::Relaxed);
         let main = |r: &Route| r.key.table == route::Table::MAIN;
+        if let route::Event::Gone(r) = &event {
+            self.answers.gone(r, Instant::now());
+        }
         match event {
             route::Event::Route(r) if main(&r) && !self.table.is_ours(&r) => {
                 self.touch(r.key.dst);
@@ -345,13 +357,28 @@ impl Run {
     }
 
     fn find_tunnel(&mut self) {
-        let named = self.names.iter().find(|(_, n)| n.0.as_str() == TUNNEL);
-        self.table.set_tunnel(named.map(|(index, _)| *index));
+        self.table.set_tunnel(self.named(TUNNEL));
+    }
+
+    fn named(&self, name: &str) -> Option<IfIndex> {
+        let found = self.names.iter().find(|(_, n)| n.0.as_str() == name);
+        found.map(|(index, _)| *index)
+    }
+
+    /// Answers where workloads call.
+    fn answer(&mut self, now: Instant) {
+        if self.answers.due().is_some() {
+            let lo = self.named(LOOPBACK);
+            if self.answers.settle(&mut self.routes, lo, now) {
+                self.tell_troubles();
+            }
+        }
     }
 
     /// The kernel has taken the IPv4 routes of a link along without a word. Of one that carries none
     /// of ours, such as a pod's, they are simple to tell; else the tables are read anew.
     fn link_left(&mut self, index: IfIndex) {
+        self.answers.doubt(Instant::now());
         let plain = !self.table.uses(index);
         match self.table.ways.lost(index).filter(|_| plain) {
             Some(gone) => {
@@ -389,6 +416,10 @@ impl Run {
         for (_, a) in addresses {
             self.table.ways.address(a.addr, true);
         }
+        for a in self.answers.wanted() {
+            self.table.ways.address(a, true);
+        }
+        self.answers.doubt(Instant::now());
         self.find_tunnel();
         for family in Family::BOTH {
             self.touched.extend(self.table.ways.prefixes());
@@ -543,6 +574,7 @@ impl Run {
                 "there is no interface {TUNNEL}: routes of pools with IP in IP wait for it"
             ));
         }
+        all.extend(self.answers.troubles().iter().cloned());
         all.extend(self.reasons.values().cloned());
         let more = self.failures.len() - self.reasons.len();
         if more > 0 {
