@@ -31,6 +31,9 @@ const CALM: Duration = Duration::from_millis(30);
 /// After peers have told all they have, what they told may still wait for a way to its next hop, or for
 /// its turn: what a run before has left goes only then.
 const GRACE: Duration = Duration::from_secs(2);
+/// A route that is refused from now on, as when its pool gets a tunnel, stays this long for the one that
+/// the dataplane makes in its place: it first needs the device, its address and the far end's.
+const HAND_OVER: Duration = Duration::from_secs(3);
 /// What failed is tried again after this, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -131,6 +134,8 @@ pub(super) struct Run {
     reread: Option<Instant>,
     /// When what a run before has left and nobody has told goes.
     leave: [Option<Instant>; 2],
+    /// When what waits for the routes of others goes even so.
+    hand_over: Option<Instant>,
     /// What could not be written; why, for some. With a link all routes can fail at once.
     failures: BTreeSet<Cidr>,
     reasons: BTreeMap<Cidr, String>,
@@ -170,6 +175,7 @@ impl Run {
             touched: BTreeSet::new(),
             reread: None,
             leave: [None; 2],
+            hand_over: None,
             failures: BTreeSet::new(),
             reasons: BTreeMap::new(),
             retry: None,
@@ -200,6 +206,9 @@ impl Run {
                     self.table.converge(family);
                 }
             }
+            if self.hand_over.take_if(|t| *t <= now).is_some() {
+                self.table.hand_over();
+            }
             self.settle();
             self.answer(now);
             self.write();
@@ -210,7 +219,14 @@ impl Run {
     fn take_inputs(&mut self) {
         let [v4, v6] = self.leave;
         let retry = self.retry.map(|(t, _)| t);
-        let due = [self.reread, retry, self.answers.due(), v4, v6];
+        let due = [
+            self.reread,
+            retry,
+            self.answers.due(),
+            v4,
+            v6,
+            self.hand_over,
+        ];
         let due = due.into_iter().flatten().min();
         let mut next = if self.table.waiting() > 0 {
             self.inputs.try_recv().ok()
@@ -260,7 +276,9 @@ impl Run {
                     self.table.set_statics(policy.statics.iter().copied());
                 }
                 self.table.set_peers(policy.peers.iter().copied());
-                self.table.set_refuse(policy.refuse.clone());
+                if self.table.set_refuse(policy.refuse.clone()) {
+                    self.hand_over = Some(Instant::now() + HAND_OVER);
+                }
                 self.table.set_tunnelled(policy.tunnelled.clone());
                 let answers = policy.answers.iter();
                 answers.for_each(|a| self.table.ways.address(*a, true));
@@ -305,6 +323,7 @@ impl Run {
     fn touch(&mut self, prefix: Cidr) {
         self.touched.insert(prefix);
         self.table.doubt(prefix);
+        self.table.met(prefix);
         if self.failures.contains(&prefix) {
             self.table.again(prefix);
         }

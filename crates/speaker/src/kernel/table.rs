@@ -21,6 +21,9 @@ use std::net::IpAddr;
 /// The metric of routes to peers through a gateway that was configured; as BIRD gives its static
 /// ones.
 const STATIC_METRIC: u32 = 32;
+/// The metric of routes that are refused by now and wait for somebody else's: behind all others, so that
+/// whoever takes over finds the place free, in IPv6 too, where one metric is one route.
+const BEHIND: u32 = u32::MAX - 1;
 
 /// A next hop of a learned route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -112,6 +115,8 @@ pub(crate) struct Table {
     unsure: BTreeSet<IpAddr>,
     statics: BTreeMap<Cidr, u32>,
     refuse: Vec<Cidr>,
+    /// Refused since a moment: they stay until somebody else's route is there, or are given up.
+    handed: BTreeSet<Cidr>,
     tunnelled: Vec<Tunnelled>,
     tunnel: Option<IfIndex>,
     dirty: VecDeque<RowId>,
@@ -137,6 +142,7 @@ impl Table {
             unsure: BTreeSet::new(),
             statics: BTreeMap::new(),
             refuse: Vec::new(),
+            handed: BTreeSet::new(),
             tunnelled: Vec::new(),
             tunnel: None,
             dirty: VecDeque::new(),
@@ -256,21 +262,47 @@ impl Table {
         self.unsure.clear();
     }
 
-    /// Prefixes inside of which nothing is written.
-    pub(crate) fn set_refuse(&mut self, refuse: Vec<Cidr>) {
+    /// Prefixes inside of which nothing is written. Whether routes of ours now wait for those of others
+    /// that are to take over: until they come, or [`hand_over`](Self::hand_over).
+    pub(crate) fn set_refuse(&mut self, refuse: Vec<Cidr>) -> bool {
         if self.refuse == refuse {
-            return;
+            return false;
         }
         let old = std::mem::replace(&mut self.refuse, refuse);
         let both = old.iter().chain(&self.refuse).copied();
         let changed: BTreeSet<Cidr> = both
             .filter(|c| old.contains(c) != self.refuse.contains(c))
             .collect();
+        let before = self.handed.len();
         for range in changed {
             for id in self.rows.within(range) {
+                let prefix = self.rows.prefix(id);
+                let was = old.iter().any(|r| r.covers(prefix));
+                if !was && self.rows.get(id).has != 0 {
+                    self.handed.insert(prefix);
+                }
                 self.mark(id);
             }
             self.doubt(range);
+        }
+        let more = self.handed.len() > before;
+        let refuse = &self.refuse;
+        let refused = |prefix: &Cidr| refuse.iter().any(|r| r.covers(*prefix));
+        self.handed.retain(refused);
+        more
+    }
+
+    /// The route of somebody else to a prefix is new, or has changed.
+    pub(crate) fn met(&mut self, prefix: Cidr) {
+        if self.handed.contains(&prefix) {
+            self.again(prefix);
+        }
+    }
+
+    /// What has waited for somebody else's routes goes.
+    pub(crate) fn hand_over(&mut self) {
+        for prefix in std::mem::take(&mut self.handed) {
+            self.again(prefix);
         }
     }
 

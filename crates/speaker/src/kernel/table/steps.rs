@@ -9,6 +9,8 @@ enum Target {
     /// As it is, for now.
     Keep,
     Form(u32),
+    /// As this form, but behind every other route.
+    Behind(u32),
 }
 
 impl Table {
@@ -17,13 +19,23 @@ impl Table {
             (Some(id), _) => *id,
             (None, 0) if held.adopted => return Target::Keep,
             (None, 0) => return Target::Nothing,
-            (None, _) if self.refused(prefix) => return Target::Nothing,
+            (None, _) if self.refused(prefix) && !self.waits(prefix, held) => {
+                return Target::Nothing;
+            }
             (None, id) => id,
         };
         match self.formed[want as usize] {
             0 => Target::Keep,
+            form if self.handed.contains(&prefix) => Target::Behind(form),
             form => Target::Form(form),
         }
+    }
+
+    /// Whether a refused route waits for one of somebody else's, which leads to the same node another
+    /// way.
+    fn waits(&self, prefix: Cidr, held: Held) -> bool {
+        let alone = || self.ways.routes_to(prefix).is_empty();
+        held.has != 0 && self.handed.contains(&prefix) && alone()
     }
 
     /// Steps for up to `most` prefixes, as if they succeeded, into `ops`; `looked_at` is told each
@@ -57,9 +69,11 @@ impl Table {
         match self.target(prefix, held) {
             Target::Keep => {}
             Target::Nothing => {
+                self.handed.remove(&prefix);
                 ops.extend(self.route(prefix, held.has).map(Op::Delete));
                 self.has(id, 0);
             }
+            Target::Behind(form) => self.fall_behind(id, form, ops),
             Target::Form(form) if form == held.has => {}
             Target::Form(form) => {
                 self.changes(prefix, held.has, form, ops);
@@ -69,6 +83,24 @@ impl Table {
         }
         self.drop_if_idle(id, prefix);
         prefix
+    }
+
+    /// Makes room for a route of somebody else, without a gap.
+    fn fall_behind(&mut self, id: RowId, form: u32, ops: &mut Vec<Op>) {
+        let (prefix, held) = (self.rows.prefix(id), self.rows.get(id));
+        let Some(form) = self.forms.get(form) else {
+            return;
+        };
+        let (behind, _) = self.forms.acquire(Form {
+            metric: BEHIND,
+            ..form.clone()
+        });
+        if behind == held.has {
+            self.forms.release(behind);
+        } else {
+            self.changes(prefix, held.has, behind, ops);
+            self.has(id, behind);
+        }
     }
 
     fn drop_if_idle(&mut self, id: RowId, prefix: Cidr) {

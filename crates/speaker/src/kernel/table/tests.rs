@@ -192,6 +192,8 @@ fn nothing_is_written_where_others_have_the_say() {
     assert_eq!(w.write().len(), 1);
     w.table.set_refuse(vec![cidr("192.0.2.0/24")]);
     w.write();
+    w.table.hand_over();
+    w.write();
     let held: Vec<_> = w.kernel.iter().map(|r| r.key.dst).collect();
     assert_eq!(held, [cidr("10.96.1.0/24")]);
     w.table.forget();
@@ -347,4 +349,63 @@ fn the_way_to_a_peer_is_told_when_a_route_needs_it() {
     w.table.track(ip("10.0.0.2"), true);
     assert_eq!(of(&mut w), [ip("10.0.0.2")]);
     assert_eq!(of(&mut w), Vec::<IpAddr>::new());
+}
+
+fn other(prefix: &str) -> Route {
+    let via = Hop::dev(IfIndex::new(9).expect("not 0"));
+    Route::unicast(Number::MAIN, cidr(prefix), via, Proto::OURS)
+}
+
+#[test]
+fn what_is_refused_from_now_on_falls_behind_until_somebody_elses_is_there() {
+    let mut w = world();
+    w.want("10.2.0.0/24", &["10.0.0.2"], 100);
+    w.want("10.2.1.0/24", &["10.0.0.2"], 100);
+    w.want("10.3.0.0/24", &["10.0.0.2"], 100);
+    w.write();
+    assert!(w.table.set_refuse(vec![cidr("10.2.0.0/16")]));
+    let behind = "via 10.0.0.2 dev 1 metric 4294967294";
+    let moved = [
+        format!("add 10.2.0.0/24 {behind}"),
+        "remove 10.2.0.0/24 via 10.0.0.2 dev 1 metric 100".to_owned(),
+        format!("add 10.2.1.0/24 {behind}"),
+        "remove 10.2.1.0/24 via 10.0.0.2 dev 1 metric 100".to_owned(),
+    ];
+    assert_eq!(w.write(), moved);
+    // A change meanwhile is followed; what nobody tells any more goes at once.
+    w.want("10.2.1.0/24", &["10.0.0.3"], 100);
+    let there = "replace 10.2.1.0/24 via 10.0.0.3 dev 1 metric 4294967294";
+    assert_eq!(w.write(), [there]);
+    w.table.ways.insert(other("10.2.0.0/24"));
+    w.table.met(cidr("10.2.0.0/24"));
+    assert_eq!(w.write(), [format!("remove 10.2.0.0/24 {behind}")]);
+    w.want("10.2.1.0/24", &[], 0);
+    assert_eq!(w.write().len(), 1);
+    assert_eq!(w.kernel.len(), 1);
+    // What comes later is refused as ever, and whose time is over goes.
+    w.want("10.2.2.0/24", &["10.0.0.2"], 100);
+    assert!(w.write().is_empty());
+    assert!(!w.table.set_refuse(vec![cidr("10.2.0.0/17")]));
+    assert!(w.table.set_refuse(vec![cidr("10.3.0.0/16")]));
+    assert_eq!(w.write().len(), 4);
+    w.table.hand_over();
+    assert_eq!(w.write(), [format!("remove 10.3.0.0/24 {behind}")]);
+}
+
+#[test]
+fn what_is_refused_for_a_moment_only_comes_back_without_a_gap() {
+    let mut w = world();
+    w.want("10.2.0.0/24", &["10.0.0.2"], 100);
+    w.write();
+    assert!(w.table.set_refuse(vec![cidr("10.2.0.0/16")]));
+    w.write();
+    assert!(!w.table.set_refuse(Vec::new()));
+    assert_eq!(
+        w.write(),
+        [
+            "add 10.2.0.0/24 via 10.0.0.2 dev 1 metric 100",
+            "remove 10.2.0.0/24 via 10.0.0.2 dev 1 metric 4294967294"
+        ]
+    );
+    assert!(w.table.handed.is_empty());
 }
