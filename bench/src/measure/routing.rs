@@ -10,7 +10,7 @@ use crate::routing::daemons::{ADDRESS, ASN, Daemon, Peer, Role, Running, Task};
 use crate::routing::feeder::{Session, announcements, inside, withdrawals};
 use crate::say;
 use crate::stats::{Samples, number};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use link::{Address, Changes, Veth, VethEnd};
 use netlink::netns::NetNs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,7 +34,7 @@ struct Shape {
     peers: &'static [Daemon],
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     Shape {
         name: "10 peers x 100,000 prefixes to a monitor",
         run: |bed, d| spread(bed, d, 10, 100_000),
@@ -49,9 +49,15 @@ const SHAPES: [Shape; 5] = [
     },
     Shape {
         name: "reflector, 500 clients x 64 prefixes",
-        run: reflect,
+        run: |bed, d| reflect(bed, d, 500, 64),
         times: &["all have all", "flap: gone", "flap: back"],
         peers: &Daemon::PEERS,
+    },
+    Shape {
+        name: "reflector, 2,000 clients x 8 prefixes",
+        run: |bed, d| reflect(bed, d, 2000, 8),
+        times: &["all have all", "flap: gone", "flap: back"],
+        peers: &[Daemon::Bird],
     },
     Shape {
         name: "1 peer x 1,000,000 prefixes",
@@ -191,7 +197,7 @@ fn address(n: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, (n / 200) as u8, 1 + (n % 200) as u8)
 }
 
-const PEERS: usize = 501;
+const PEERS: usize = 2001;
 
 impl Bed {
     fn new(setting: &Setting) -> Result<Self> {
@@ -210,7 +216,20 @@ impl Bed {
         links.create_veth(&veth, Some(&peers))?;
         address_of(&mut links, &[ADDRESS])?;
         let all: Vec<Ipv4Addr> = (0..PEERS).map(address).collect();
-        address_of(&mut link::Handle::open_in(&peers)?, &all)?;
+        let mut far = link::Handle::open_in(&peers)?;
+        address_of(&mut far, &all)?;
+        // The kernel learns of a thousand neighbours and no more.
+        let mac = far.links()?.into_iter().find(|l| l.name.as_str() == "eth0");
+        let mac = mac.and_then(|l| l.mac).context("eth0 has no address")?;
+        let known: Vec<_> = all.iter().map(|a| (IpAddr::V4(*a), mac)).collect();
+        let eth0 = up(&mut links, "eth0")?;
+        links.change(
+            eth0,
+            &Changes {
+                neighbours: &known,
+                ..Changes::default()
+            },
+        )?;
         Ok(Self {
             setting: setting.clone(),
             speaker,
@@ -342,12 +361,10 @@ fn spread(bed: &Bed, daemon: Daemon, feeders: usize, each: u32) -> Result<Figure
     Ok(vec![("all there", time), ("peak", running.peak()?)])
 }
 
-const CLIENTS: usize = 500;
-const CLIENT_PREFIXES: u32 = 64;
 
 /// Clients that are told of one another; then one goes and comes back.
-fn reflect(bed: &Bed, daemon: Daemon) -> Result<Figures> {
-    let peers: Vec<Peer> = (0..CLIENTS)
+fn reflect(bed: &Bed, daemon: Daemon, clients: usize, each: u32) -> Result<Figures> {
+    let peers: Vec<Peer> = (0..clients)
         .map(|n| Peer {
             addr: address(n),
             asn: ASN,
@@ -358,7 +375,7 @@ fn reflect(bed: &Bed, daemon: Daemon) -> Result<Figures> {
         peers: peers.clone(),
         kernel: false,
     };
-    let own = |n: usize| (n as u32) * CLIENT_PREFIXES..(n as u32 + 1) * CLIENT_PREFIXES;
+    let own = |n: usize| n as u32 * each..(n as u32 + 1) * each;
     let octets: Vec<Vec<u8>> = peers
         .iter()
         .enumerate()
@@ -366,7 +383,7 @@ fn reflect(bed: &Bed, daemon: Daemon) -> Result<Figures> {
         .collect();
     let running = bed.start(daemon, &task)?;
     let mut sessions = bed.establish(&peers)?;
-    let others = (CLIENTS as u64 - 1) * u64::from(CLIENT_PREFIXES);
+    let others = (clients as u64 - 1) * u64::from(each);
     let each_has = |sessions: &[Session], n: u64| sessions.iter().all(|s| s.announced() >= n);
     let began = Instant::now();
     send_all(&sessions, &octets)?;
@@ -377,7 +394,7 @@ fn reflect(bed: &Bed, daemon: Daemon) -> Result<Figures> {
         "reflecting",
     )?;
 
-    let lost = u64::from(CLIENT_PREFIXES);
+    let lost = u64::from(each);
     let withdrawn: Vec<u64> = sessions.iter().map(Session::withdrawn).collect();
     let began = Instant::now();
     drop(sessions.remove(0));
