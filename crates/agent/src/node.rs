@@ -114,6 +114,7 @@ fn chain(e: &dyn std::error::Error) -> String {
 
 fn run(args: RunArgs) -> Result<(), Failure> {
     daemon::memory::configure();
+    daemon::files::raise_limit();
     let own = own_layers()?;
     let felix = daemon::FelixParams::resolve(&own);
     let log = logging::start(args.log_format, felix.params.log_severity);

@@ -7,6 +7,7 @@
 //! Never: knows a resource, a datastore or a kernel; those hand in plain texts.
 
 pub mod env;
+pub mod files;
 pub mod health;
 pub mod http;
 pub mod logging;

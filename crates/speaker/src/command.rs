@@ -216,6 +216,7 @@ fn run(args: SpeakerArgs) -> Result<(), Failure> {
         return Ok(());
     }
     daemon::memory::configure();
+    daemon::files::raise_limit();
     logging::start(args.log_format, args.log);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
