@@ -158,13 +158,18 @@ fn timeless(text: &str) -> String {
 }
 
 fn two() -> (NetNs, One, One) {
+    two_with(&["192.0.2.0/24", "2001:db8:2::/48"])
+}
+
+/// Of which the second tells of these.
+fn two_with(theirs: &[&str]) -> (NetNs, One, One) {
     let ns = NetNs::new().unwrap();
     run(&ns, "ip", "link set lo up");
     for a in ["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128", "fd00::2/128"] {
         run(&ns, "ip", &format!("addr add {a} dev lo"));
     }
     let a = One::start(&ns, 1, 2, &["192.0.1.0/24", "2001:db8:1::/48"]);
-    let b = One::start(&ns, 2, 1, &["192.0.2.0/24", "2001:db8:2::/48"]);
+    let b = One::start(&ns, 2, 1, theirs);
     for (socket, prefix) in [
         ("bird.ctl", "192.0.2.0/24"),
         ("bird6.ctl", "2001:db8:2::/48"),
@@ -270,6 +275,45 @@ fn a_session_whose_password_is_gone_says_so() {
     assert!(birds.contains(why), "{birds}");
     a.follow(&text);
     until("it is back", || of(&a), |p| p["state"] == "Established");
+}
+
+#[test]
+fn a_maximum_of_prefixes_is_held_and_shown() {
+    let (_ns, mut a, _b) = two_with(&["192.0.2.0/24", "192.0.3.0/24", "2001:db8:2::/48"]);
+    let of = |a: &One, name: &str| {
+        let question = format!(r#"{{"ask":"peers","peer":"{name}"}}"#);
+        a.ask(&question)[0].clone()
+    };
+    let four = |a: &One| of(a, "four");
+    until("both prefixes", || four(&a), |p| p["paths"] == 2);
+    let with = |max: &str| {
+        let named = format!("{{name: four, annotations: {{manx.io/max-prefixes: '{max}'}}}}");
+        resources(1, 2).replace("{name: four}", &named)
+    };
+    // Over a limit that ends it the session goes, though nothing new was told.
+    a.follow(&with("1"));
+    let seen = until("it is away", || four(&a), |p| p["state"] != "Established");
+    assert_eq!(seen["maxPrefixes"]["count"], 1, "{seen:#?}");
+    assert_eq!(seen["maxPrefixes"]["beyond"], "reset");
+    let why = seen["lastError"].as_str().unwrap();
+    assert!(why.contains("maximum number of prefixes reached"), "{why}");
+    assert_eq!(of(&a, "six")["state"], "Established");
+    // For the rest of a minute it would not be let in; for another limit it is.
+    let begun = std::time::Instant::now();
+    a.follow(&with("1,discard"));
+    let seen = until("it is back", || four(&a), |p| p["paths"] == 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(50));
+    assert_eq!(seen["state"], "Established");
+    let why = "it has reached its maximum of 1 prefixes: no more are taken";
+    assert_eq!(seen["lastError"], why);
+    a.follow(&with("1,warn"));
+    // What was not taken is asked for.
+    let why = "it has told of 2 prefixes, and its maximum is 1";
+    until(
+        "all are taken",
+        || four(&a),
+        |p| p["paths"] == 2 && p["lastError"] == why,
+    );
 }
 
 #[test]

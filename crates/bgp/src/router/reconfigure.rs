@@ -6,7 +6,7 @@
 use super::sweep::Which;
 use super::{Config, Router};
 use crate::error::{Code, Notification};
-use crate::peer::PeerConfig;
+use crate::peer::{LimitAction, PeerConfig, PrefixLimit};
 use crate::rib::PeerId;
 use crate::types::{PeerKind, PerFamily};
 use net::Family;
@@ -66,15 +66,16 @@ impl Router {
         } else {
             self.adapt(id, &old, &config);
             if old.limit != config.limit {
-                self.relimit(id, now);
+                self.relimit(id, old.limit, now);
             }
         }
         self.settle(id, now);
     }
 
     /// Another limit counts at once: who was kept away for the old one may come, and who is over the new
-    /// one goes. What was taken before it was to be discarded stays.
-    fn relimit(&mut self, id: PeerId, now: Instant) {
+    /// one goes. What was taken before it was to be discarded stays; what the old one discarded is asked
+    /// for again.
+    fn relimit(&mut self, id: PeerId, old: PerFamily<Option<PrefixLimit>>, now: Instant) {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -84,10 +85,13 @@ impl Router {
             let Some(peer) = self.peer_mut(id) else {
                 return;
             };
-            if let Some(limit) = peer.config.limit[family]
-                && peer.session.is_some()
-                && peer.paths[family] > limit.max
-            {
+            let (new, paths) = (peer.config.limit[family], peer.paths[family]);
+            let full = |l: &PrefixLimit| l.action == LimitAction::Discard && paths >= l.max;
+            let over = new.filter(|l| peer.session.is_some() && paths > l.max);
+            if old[family].is_some_and(|l| full(&l)) && !new.is_some_and(|l| full(&l)) {
+                self.request_refresh(id, family, now);
+            }
+            if let Some(limit) = over {
                 self.exceeded(id, family, limit, now);
             }
         }

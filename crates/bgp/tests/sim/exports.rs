@@ -386,20 +386,31 @@ fn another_limit_counts_at_once() {
         });
         net.run(SOON);
     };
+    // What was not taken comes with a limit that lets it.
+    limit(&mut net, 20, LimitAction::Discard);
+    for i in 20..30 {
+        announce(&mut net, b, c(&format!("10.{i}.0.0/16")));
+    }
+    net.run(SOON);
+    assert_eq!(net.nodes[a].router.size().paths, 20);
+    limit(&mut net, 25, LimitAction::Discard);
+    assert_eq!(net.nodes[a].router.size().paths, 25);
+    limit(&mut net, 30, LimitAction::Warn);
+    assert_eq!(net.nodes[a].router.size().paths, 30);
     // What was taken is kept, but for a limit that ends the session.
     limit(&mut net, 10, LimitAction::Discard);
-    assert_eq!((net.all_up(), net.nodes[a].router.size().paths), (true, 20));
-    limit(&mut net, 20, LimitAction::Teardown(None));
+    assert_eq!((net.all_up(), net.nodes[a].router.size().paths), (true, 30));
+    limit(&mut net, 30, LimitAction::Teardown(None));
     assert!(net.all_up());
-    limit(&mut net, 19, LimitAction::Teardown(None));
+    limit(&mut net, 29, LimitAction::Teardown(None));
     net.run(Duration::from_secs(1500));
     assert!(!net.all_up());
     assert_eq!(net.nodes[a].router.size().paths, 0);
     // Neither for good nor for a while is longer than the limit that it is for.
     for wait in [None, Some(Duration::from_secs(100_000))] {
-        limit(&mut net, 20, LimitAction::Teardown(wait));
+        limit(&mut net, 30, LimitAction::Teardown(wait));
         net.until(UP, "up again", Net::all_up);
-        net.until(UP, "told again", |n| n.nodes[a].router.size().paths == 20);
+        net.until(UP, "told again", |n| n.nodes[a].router.size().paths == 30);
         limit(
             &mut net,
             19,
