@@ -361,7 +361,6 @@ fn spread(bed: &Bed, daemon: Daemon, feeders: usize, each: u32) -> Result<Figure
     Ok(vec![("all there", time), ("peak", running.peak()?)])
 }
 
-
 /// Clients that are told of one another; then one goes and comes back.
 fn reflect(bed: &Bed, daemon: Daemon, clients: usize, each: u32) -> Result<Figures> {
     let peers: Vec<Peer> = (0..clients)

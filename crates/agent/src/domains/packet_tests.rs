@@ -185,7 +185,8 @@ impl Lab {
                 let engine = Engine::new(
                     "n1".into(),
                     handle.clone(),
-                    Configuration::new("n1".into(), Vec::new()),
+                    None,
+                    Configuration::new("n1".into(), daemon::node::Backend::None, Vec::new()),
                     Box::new(|_| ()),
                     watch::channel(World::default()).0,
                     crate::metrics::Metrics::default(),
