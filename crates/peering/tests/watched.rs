@@ -19,8 +19,8 @@ fn near() -> Update {
     let mut a = node("10.0.0.1", "fd00::1", &[("rack", "1")]);
     let of = |addr: &str, subnet: &str| {
         Some(NodeAddress {
-            addr: addr.parse().unwrap(),
-            subnet: subnet.parse().unwrap(),
+            addr: addr.parse().expect("an address"),
+            subnet: subnet.parse().expect("a prefix"),
         })
     };
     a.ipv4 = of("10.0.0.1", "10.0.0.0/24");

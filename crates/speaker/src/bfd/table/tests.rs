@@ -1,5 +1,4 @@
 //! Sessions over a clock of the test's.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::*;
 use std::net::Ipv4Addr;
@@ -161,7 +160,8 @@ fn packets_that_are_nobodys_are_counted_and_change_nothing() {
     let octets = |p: &Packet| p.encode().to_vec();
     let other = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
     let heard = |from, to, ttl, octets, hops| (from, to, ttl, octets, hops);
-    let cases: Vec<(&str, (IpAddr, IpAddr, u8, Vec<u8>, BfdHops))> = vec![
+    type Datagram = (IpAddr, IpAddr, u8, Vec<u8>, BfdHops);
+    let cases: Vec<(&str, Datagram)> = vec![
         ("ttl", heard(THEM, US, 254, octets(&good), BfdHops::Single)),
         (
             "stranger",
