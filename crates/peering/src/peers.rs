@@ -164,6 +164,14 @@ pub(crate) fn peers(world: &World, me: &Speaker, faults: &mut Vec<String>) -> Ve
             add(&mut out, world, me, (name, peer), &ends, faults);
         }
     }
+    if out.values().any(|p| p.origin == PeerOrigin::LocalWorkload)
+        && let Some(at) = called_at(world, Family::V6).filter(|a| is_link_local(*a))
+    {
+        faults.push(format!(
+            "BGPConfiguration spec.localWorkloadPeeringIPV6: {at} is a link-local address, at which \
+             the node does not answer on several links: name another, such as fd07::7"
+        ));
+    }
     for end in mesh(world, me) {
         let key = (end.address, end.port);
         let Entry::Vacant(free) = out.entry(key) else {
@@ -452,6 +460,12 @@ fn is_client(me: &Speaker, internal: bool, theirs: Option<&Arc<str>>) -> bool {
     internal && me.cluster.is_some() && theirs != me.cluster.as_ref()
 }
 
+/// Where workloads call (`localWorkloadPeeringIPV4`, `...IPV6`).
+fn called_at(world: &World, family: Family) -> Option<IpAddr> {
+    let all = &world.config()?.local_workload_peering;
+    all.iter().find(|a| Family::of(**a) == family).copied()
+}
+
 fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, end: &End) -> Peer {
     let mine = me.addresses[usize::from(end.address.is_ipv6())];
     let workload = end.by == By::Workload;
@@ -465,9 +479,7 @@ fn resource_peer(world: &World, me: &Speaker, name: &Arc<str>, peer: &BgpPeer, e
     let own_words = matches!(end.by, By::Address | By::Workload);
     let local_asn = peer.local_asn.filter(|_| own_words).unwrap_or(me.asn);
     let source = if workload {
-        let own = world.config().map(|c| &c.local_workload_peering);
-        let of_family = |a: &&IpAddr| a.is_ipv6() == end.address.is_ipv6();
-        own.and_then(|l| l.iter().find(of_family)).copied()
+        called_at(world, Family::of(end.address)).filter(|a| !is_link_local(*a))
     } else if peer.use_node_ip {
         mine
     } else {

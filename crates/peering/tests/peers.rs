@@ -513,6 +513,31 @@ fn a_workload_is_met_at_its_first_address_of_each_family() {
 }
 
 #[test]
+fn workloads_cannot_call_a_link_local_address() {
+    let with = |at: &str| {
+        config(BgpConfig {
+            mesh: Some(false),
+            local_workload_peering: vec![at.parse().expect("an address")],
+            ..BgpConfig::default()
+        })
+    };
+    let mut w = world(vec![
+        with("fe80::179"),
+        resource("tenants", tenants("has(bgp)", 65401)),
+        workload("a", "router", &[("bgp", "")], &["fd65::9/128"]),
+    ]);
+    let plan = w.plan();
+    assert_eq!((plan.peers[0].source, plan.faults.len()), (None, 1));
+    let fault = "BGPConfiguration spec.localWorkloadPeeringIPV6: fe80::179 is a link-local address";
+    assert!(plan.faults[0].starts_with(fault), "{:?}", plan.faults);
+    w.update(with("fd07::7"));
+    assert!(w.plan().faults.is_empty() && w.plan().peers[0].source.is_some());
+    // Who has nobody to call it is told nothing.
+    let idle = world(vec![with("fe80::179")]);
+    assert!(idle.plan().faults.is_empty());
+}
+
+#[test]
 fn of_two_that_choose_a_workload_the_first_by_name_counts() {
     let mut only_here = tenants("has(bgp)", 65402);
     only_here.node = Some("a".into());
