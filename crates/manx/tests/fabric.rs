@@ -493,3 +493,80 @@ fn the_page_about_bgp_holds_for_services_and_filters() {
         text(&out)
     );
 }
+
+/// BIRD in a pod, until it is dropped.
+struct Router {
+    bird: std::process::Child,
+}
+
+impl Router {
+    fn start(lab: &Lab, pod: &str) -> Self {
+        let control = lab.dir.join("bird.ctl").display().to_string();
+        let conf = example("router-in-a-pod.conf");
+        let args = [
+            "lab", "exec", pod, "--", "bird", "-f", "-c", &conf, "-s", &control,
+        ];
+        let bird = lab.command(&args).spawn().unwrap();
+        Self { bird }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.bird.kill();
+        let _ = self.bird.wait();
+    }
+}
+
+#[test]
+fn a_router_in_a_pod_speaks_with_its_node_until_the_pod_goes() {
+    let lab = Lab::new();
+    lab.ok(&["up", "--nodes", "2"]);
+    let yaml = std::fs::read_to_string(example("router-in-a-pod.yaml")).unwrap();
+    let (felix, rest): (Vec<_>, Vec<_>) = yaml
+        .split("---\n")
+        .partition(|d| d.contains("kind: FelixConfiguration"));
+    lab.apply(&rest.join("---\n"));
+    // The node answers there, but what its pods send to it is dropped, as with Calico.
+    let local = |node: &str| lab.ok(&["exec", node, "--", "ip", "route", "show", "table", "local"]);
+    let answers = |r: &str| r.contains("local 169.254.7.7 dev lo proto bird");
+    until("the node answers", || local("node-1"), answers);
+    assert!(!answers(&local("node-2")));
+    let probe = || lab.probe("default/router", "ip/169.254.7.7", "179").0;
+    assert_eq!(probe(), "dropped");
+    lab.apply(felix[0]);
+    until("it may be reached", probe, |v| v == "open");
+
+    let router = Router::start(&lab, "default/router");
+    let address = lab.addresses("router")[0].clone();
+    let told = |r: &str, via: &str| {
+        let start = format!("10.123.0.0/26 via {via}");
+        r.lines().any(|l| l.starts_with(&start))
+    };
+    let routes = |node: &'static str| {
+        let lab = &lab;
+        move || lab.routes(node)
+    };
+    until("its node has learned", routes("node-1"), |r| {
+        told(r, &address)
+    });
+    until("so has the other", routes("node-2"), |r| {
+        told(r, "172.18.0.11")
+    });
+    let peers = lab.ok(&["exec", "node-1", "--", MANX, "bgp", "peers", "-o", "yaml"]);
+    assert!(peers.contains("count: 100"), "{peers}");
+
+    let pod = yaml.rsplit("---\n").next().unwrap();
+    lab.delete(pod);
+    for node in ["node-1", "node-2"] {
+        until("it is forgotten", routes(node), |r| {
+            !r.contains("10.123.0.")
+        });
+    }
+    until(
+        "nobody calls there now",
+        || local("node-1"),
+        |r| !answers(r),
+    );
+    drop(router);
+}
