@@ -331,6 +331,7 @@ impl Cycle {
         if let Err(e) = self.links.sync_node() {
             tracing::warn!(error = %e, "cannot set the node's sysctls");
         }
+        self.routes.leave_tunnels(&self.links);
         if self.links.sync_tunnels(&self.renderer) {
             self.routes.retry();
         }

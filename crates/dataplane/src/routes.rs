@@ -288,6 +288,33 @@ impl Routes {
         Ok(())
     }
 
+    /// Takes away what nobody wants any more and leads into a tunnel device. Before the device goes: that
+    /// takes the kernel milliseconds, and what others have for these destinations is hidden until then.
+    pub(crate) fn leave_tunnels(&mut self, links: &Links) {
+        let tunnels = &self.claims.tunnels;
+        let into = |r: &Route| {
+            let mut names = r.hops.iter().filter_map(|h| links.name(h.dev?));
+            names.any(|n| tunnels.contains(&n))
+        };
+        let unwanted = |d: &&Cidr| self.read && !self.wanted.contains_key(d);
+        let mut actual = route::Actual::default();
+        for dst in self.dirty.iter().filter(unwanted) {
+            let held = self.held.get(dst).into_iter().flatten();
+            actual.ours.extend(held.filter(|r| into(r)).cloned());
+        }
+        if actual.ours.is_empty() {
+            return;
+        }
+        let failures = self.handle.apply(&route::plan(&actual, &[] as &[Route]));
+        // What failed is still held and still unwanted: it comes again with the others.
+        let failed = |r: &Route| failures.iter().any(|f| f.op.route() == r);
+        for r in actual.ours.iter().filter(|r| !failed(r)) {
+            if let Some(held) = self.held.get_mut(&r.key.dst) {
+                held.retain(|h| h != r);
+            }
+        }
+    }
+
     /// Writes what differs. Gives the host addresses whose routes on workload interfaces
     /// went although nobody asked: their connections are stale.
     pub(crate) fn sync(
