@@ -17,6 +17,7 @@ mod capture;
 mod command;
 mod holder;
 mod matrix;
+mod neighbours;
 mod protocol;
 mod routes;
 mod state;

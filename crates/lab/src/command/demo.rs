@@ -16,13 +16,13 @@ use crate::command::stream::{Stream, words};
 use crate::command::test::check;
 use crate::command::up::Started;
 use crate::command::{Failure, note, say, up};
-use crate::protocol::{Request, StreamReport};
+use crate::protocol::{Connection, Request, Response, StreamReport};
 use anstyle::Style;
 use api::parse_documents;
 use scenario::plan::{Encapsulation, FamilySet, Spec, Topology};
 use scenario::{Check, Flow};
 use scenario::{End, Port};
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -247,23 +247,36 @@ impl Demo {
         Ok(())
     }
 
-    /// Starts a capture, does something once it runs, and gives what was seen.
+    /// Starts a capture, does something once it runs, and gives what was seen until that was done.
+    fn capture_during(
+        &self,
+        during: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Vec<String>, Failure> {
+        let most = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+        self.capture(most, |connection| {
+            during()?;
+            Ok(connection.socket().shutdown(Shutdown::Write)?)
+        })
+    }
+
+    /// Captures, and does something once it runs.
     fn capture(
         &self,
         for_ms: u64,
-        count: Option<usize>,
-        during: impl FnOnce() -> Result<(), Failure>,
+        during: impl FnOnce(&Connection) -> Result<(), Failure>,
     ) -> Result<Vec<String>, Failure> {
-        use crate::protocol::Response;
         let mut connection = self.handle().connect()?;
-        connection.send(&Request::Capture { count, for_ms })?;
+        connection.send(&Request::Capture {
+            count: None,
+            for_ms,
+        })?;
         let mut lines = Vec::new();
         let mut during = Some(during);
         loop {
             match connection.receive()? {
                 Some(Response::Started) => {
                     if let Some(f) = during.take() {
-                        f()?;
+                        f(&connection)?;
                     }
                 }
                 Some(Response::Line(line)) => lines.push(line),
@@ -278,7 +291,7 @@ impl Demo {
     fn seen_on_fabric(&self, is: impl Fn(&str) -> bool) -> Result<Option<String>, Failure> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE / 4 {
-            let lines = self.capture(100, None, || Ok(()))?;
+            let lines = self.capture(100, |_| Ok(()))?;
             if let Some(line) = lines.into_iter().rev().find(|l| is(l)) {
                 return Ok(Some(line));
             }

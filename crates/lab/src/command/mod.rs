@@ -16,6 +16,7 @@ mod test;
 mod up;
 
 use crate::args::{Args, Command, ExecArgs};
+use crate::neighbours::Neighbours;
 use crate::protocol::{Request, Response};
 use crate::state::ROUTER;
 use base64::Engine;
@@ -86,6 +87,7 @@ pub(crate) use note;
 /// Runs a command.
 pub(crate) fn run(args: Args) -> ExitCode {
     let name = args.name;
+    let neighbours = Neighbours::now();
     let done = match args.command {
         Command::Holder(holder) => return crate::holder::run(holder),
         Command::Up(a) => up::run(&name, a),
@@ -102,6 +104,9 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Command::Down(a) => up::down(&name, a.all),
         Command::Demo(a) => demo::run(&name, &a),
     };
+    if let Some(full) = neighbours.since() {
+        note!("warning: {full}");
+    }
     match done {
         Ok(code) => code,
         Err(failure) => {

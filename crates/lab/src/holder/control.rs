@@ -13,7 +13,7 @@ use net::{Family, IfIndex};
 use scenario::{Check, Flow};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -122,7 +122,8 @@ fn handle(
         Request::Capture { count, for_ms } => {
             let deadline = Instant::now() + Duration::from_millis(for_ms);
             let started = || connection.send(&Response::Started);
-            sniff::capture(&lab.fabric, count, deadline, started, |line| {
+            let until = (connection.socket().as_fd(), deadline);
+            sniff::capture(&lab.fabric, count, until, started, |line| {
                 connection.send(&Response::Line(line))
             })
             .map_err(|e| format!("capture on the fabric: {e}"))?;

@@ -6,23 +6,28 @@
 
 use crate::capture;
 use netlink::netns::NetNs;
+use rustix::event::{PollFd, PollFlags};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Instant;
 
 const ETH_P_ALL: u16 = 0x0003;
 /// Of the veth ports alone: the bridge shows again what they show.
 const NOT_PORTS: [&str; 2] = ["lo", "br0"];
 
+/// So many packets may have waited when the time is over.
+const LATE: usize = 1 << 14;
+
 /// Calls `started` once nothing is missed any more, then gives a line for each packet until
-/// `count` or the deadline is reached.
+/// `count` or the deadline is reached, or there is something at `end`, as when the caller has gone: then
+/// what has been captured by then is given, and no more.
 ///
 /// # Errors
 /// If there can be no packet socket, or `each` fails.
 pub(super) fn capture(
     ns: &NetNs,
     count: Option<usize>,
-    deadline: Instant,
+    (end, mut deadline): (BorrowedFd<'_>, Instant),
     started: impl FnOnce() -> io::Result<()>,
     mut each: impl FnMut(String) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -54,18 +59,27 @@ pub(super) fn capture(
         .collect();
     started()?;
     let mut buffer = vec![0; 2048];
-    let mut seen = 0;
+    let (mut seen, mut late) = (0, 0);
     while count.is_none_or(|c| seen < c) {
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            break;
-        };
-        let left = rustix::event::Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut polled = [rustix::event::PollFd::new(
-            &socket,
-            rustix::event::PollFlags::IN,
-        )];
-        if rustix::event::poll(&mut polled, Some(&left))? == 0 {
-            break;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = rustix::event::Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [
+            PollFd::new(&socket, PollFlags::IN),
+            PollFd::new(&end, PollFlags::IN),
+        ];
+        rustix::event::poll(&mut polled, Some(&wait))?;
+        if !polled[1].revents().is_empty() {
+            deadline = deadline.min(Instant::now());
+        }
+        // What waits already is taken even when the time is over, but not what comes for ever.
+        if left.is_zero() {
+            late += 1;
+        }
+        if polled[0].revents().is_empty() || late > LATE {
+            if left.is_zero() {
+                break;
+            }
+            continue;
         }
         // SAFETY: all-zero is valid; lengths are those of the buffers.
         let (n, from) = unsafe {

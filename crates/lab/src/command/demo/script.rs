@@ -150,7 +150,7 @@ fn across_pools(d: &mut Demo) -> Result<(), Failure> {
         family: None,
     };
     let mut outcomes = Vec::new();
-    let lines = d.capture(500, None, || {
+    let lines = d.capture_during(|| {
         outcomes = super::send(d.handle(), vec![flow], QUICK)?;
         Ok(())
     })?;
