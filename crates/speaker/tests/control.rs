@@ -484,6 +484,53 @@ fn what_is_counted() {
     }
 }
 
+/// The path of IPv6 alone is watched, from both ends.
+#[test]
+fn paths_that_are_watched() {
+    const HOW: &str = "annotations: {manx.io/bfd: 'min-rx=500ms,min-tx=500ms,multiplier=20'}";
+    let (ns, mut a, mut b) = two();
+    for (one, me, other) in [(&mut a, 1, 2), (&mut b, 2, 1)] {
+        let all = resources(me, other);
+        one.follow(&all.replace("{name: six}", &format!("{{name: six, {HOW}}}")));
+    }
+    let shown = || timeless(&a.bird("bird6.ctl", "show bfd sessions"));
+    let said = until("the path", shown, |s| s.contains("0.500   10.000"));
+    assert_eq!(
+        said,
+        "\
+1020-bfd1:
+ IP address                Interface  State      Since       Interval  Timeout
+ fd00::2                   ---        Up         hh:mm:ss       0.500   10.000
+0000 
+"
+    );
+    let four = a.bird("bird.ctl", "show bfd sessions");
+    assert!(four.contains("There is no BFD protocol running"), "{four}");
+    let metrics = Metrics::default();
+    a.control.as_ref().unwrap().register(&a.handle, &metrics);
+    let page = metrics.text();
+    let number = |name: &str| {
+        let rest = page.lines().find_map(|l| l.strip_prefix(name));
+        let n = rest.and_then(|r| r.strip_prefix("{peer=\"Node_fd00__2\"} "));
+        n.unwrap_or_else(|| panic!("{name}: {page}"))
+            .parse::<u64>()
+            .unwrap()
+    };
+    assert_eq!(number("manx_bfd_up"), 1);
+    assert_eq!(number("manx_bfd_ups_total"), 1);
+    assert_eq!(number("manx_bfd_failures_total"), 0);
+    // To come up takes one at least, and the times that were asked for another.
+    assert!(number("manx_bfd_packets_received_total") >= 2);
+    assert!(number("manx_bfd_packets_sent_total") >= 2);
+    assert!(!page.contains("Global_10_0_0_2\"} "), "{page}");
+    // As if it came from afar: by its TTL.
+    let sent = ns.run(|| std::net::UdpSocket::bind("[fd00::2]:0")?.send_to(&[0], "[fd00::1]:3784"));
+    assert_eq!(sent.unwrap().unwrap(), 1);
+    let dropped = "manx_bfd_packets_dropped_total{reason=\"ttl\"} 1\n";
+    let page = || metrics.text();
+    let _ = until("a packet from afar", page, |p| p.contains(dropped));
+}
+
 #[test]
 fn a_socket_that_is_served_is_not_taken_and_one_that_is_left_is() {
     let (ns, mut a, _b) = two();
