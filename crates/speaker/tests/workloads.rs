@@ -344,6 +344,47 @@ fn the_node_answers_where_workloads_call_while_there_are_any() {
 }
 
 #[test]
+fn paths_to_workloads_are_watched_from_where_they_call() {
+    let wire = Wire::new();
+    let pod = pod(&wire);
+    let text = tenant(&[]).replace("multihop;", "multihop; bfd on;");
+    let watching = "protocol bfd { multihop { interval 100 ms; multiplier 5; }; }\n";
+    let _tenant = Bird::start(&pod, POD[0], &(watching.to_owned() + &text));
+    let watched = peer_with("tenants", "192.0.2.1", 1, |p| {
+        p.remote = BgpRemote::Workloads {
+            selector: Selector::parse("has(bgp)").unwrap_or_else(|e| panic!("{e}")),
+            asn: Asn(65401),
+        };
+        p.bfd = Some(model::Bfd {
+            hops: Some(model::BfdHops::Multi),
+            ..model::Bfd::default()
+        });
+    });
+    let mut all = nodes();
+    all.extend([
+        config(|c| {
+            c.bind_node_ip = Some(true);
+            c.local_workload_peering = HOST.map(support::ip).to_vec();
+        }),
+        watched,
+        endpoint(&[("bgp", "")]),
+    ]);
+    let ours = Ours::start(&wire.here, with_kernel(), all);
+    ours.established(2);
+    let states = |v: &speaker::View<'_>| {
+        let of = |p| v.bfd.report(p).map(|r| r.state);
+        v.plan.peers.iter().map(of).collect::<Vec<_>>()
+    };
+    let seen = || ours.handle.look(states).unwrap_or_default();
+    let up = vec![Some(bfd::State::Up); 2];
+    until(
+        "paths that are up",
+        || (seen(), ours.errors()),
+        |(s, _)| *s == up,
+    );
+}
+
+#[test]
 fn what_keeps_the_node_from_answering_is_said_and_tried_again() {
     let wire = Wire::new();
     // Somebody else's, on the key of IPv4's; and what IPv6's is on is down.
