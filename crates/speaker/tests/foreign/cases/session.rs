@@ -45,13 +45,7 @@ pub fn keys_and_hops_hold_and_a_wrong_key_does_not<S: Stranger>() {
     none_is_up(&ours);
     hand_in("right");
     ours.established(2);
-    for prefix in THEIRS {
-        them.tell(prefix, false);
-        learned(&ours, prefix);
-    }
-    for p in OURS {
-        them.learns(p);
-    }
+    each_learns_from_the_other(&them, &ours);
 }
 
 pub fn packets_must_have_come_one_hop<S: Stranger>() {
@@ -122,13 +116,7 @@ pub fn it_calls_where_we_wait<S: Stranger>() {
     tune(&ours, |c| c.passive = true);
     let them = S::start(&wire.there, &side);
     ours.established(2);
-    for prefix in THEIRS {
-        them.tell(prefix, false);
-        learned(&ours, prefix);
-    }
-    for p in OURS {
-        them.learns(p);
-    }
+    each_learns_from_the_other(&them, &ours);
 }
 
 /// RFC 9003: why a session was ended is seen by whoever it was ended for.
@@ -159,4 +147,14 @@ fn we_end<S: Stranger>(them: &S, ours: &Ours) {
 pub fn our_words_at_the_end_are_seen<S: Stranger>() {
     let (_wire, them, ours) = up::<S>(&Side::of(65001));
     we_end(&them, &ours);
+}
+
+fn each_learns_from_the_other<S: Stranger>(them: &S, ours: &Ours) {
+    for prefix in THEIRS {
+        them.tell(prefix, false);
+        learned(ours, prefix);
+    }
+    for p in OURS {
+        them.learns(p);
+    }
 }
