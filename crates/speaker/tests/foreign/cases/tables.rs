@@ -48,21 +48,25 @@ pub fn a_large_table_of_ours_comes_and_goes<S: Stranger>() {
     tune(&ours, impatient);
     them.established();
     let mut raw = feeder(&wire, ONE, US[0]);
-    let has = |n: u32| {
+    let has = |when: &str, n: u32| {
         let n = n as usize + 1;
-        until(&format!("{n} there"), || them.count(), |c| *c == Some(n));
+        until(
+            &format!("{when}: {n} there"),
+            || them.count(),
+            |c| *c == Some(n),
+        );
     };
     announce(&mut raw, ONE, 0x14_0000, MANY);
-    has(MANY);
+    has("told", MANY);
     withdraw(&mut raw, 0x14_0000, SOME);
-    has(MANY - SOME);
+    has("partly withdrawn", MANY - SOME);
     announce(&mut raw, ONE, 0x14_0000, SOME);
-    has(MANY);
+    has("told again", MANY);
     them.reset();
     until("down", || them.count(), |c| *c != Some(MANY as usize + 1));
-    has(MANY);
+    has("after a new session", MANY);
     drop(raw);
-    has(0);
+    has("who told them is gone", 0);
     assert_eq!(in_use(&ours, Family::V4), 1);
 }
 
@@ -73,20 +77,20 @@ pub fn a_large_table_of_theirs_comes_and_goes<S: Stranger>() {
     side.feeders.push(ONE);
     let (wire, _them, ours) = up::<S>(&side);
     let mut raw = feeder(&wire, ONE, THEM[0].1);
-    let has = |n: u32| {
+    let has = |when: &str, n: u32| {
         let n = n as usize + 1;
         until(
-            &format!("{n} here"),
+            &format!("{when}: {n} here"),
             || in_use(&ours, Family::V4),
             |c| *c == n,
         );
     };
     announce(&mut raw, ONE, 0x28_0000, MANY);
-    has(MANY);
+    has("told", MANY);
     withdraw(&mut raw, 0x28_0000, SOME);
-    has(MANY - SOME);
+    has("partly withdrawn", MANY - SOME);
     announce(&mut raw, ONE, 0x28_0000, SOME);
-    has(MANY);
+    has("told again", MANY);
     let before = std::time::Instant::now();
     reset(&ours);
     let again = || ours.since();
@@ -96,7 +100,7 @@ pub fn a_large_table_of_theirs_comes_and_goes<S: Stranger>() {
             .count()
             == 2
     });
-    has(MANY);
+    has("after a new session", MANY);
     drop(raw);
-    has(0);
+    has("who told them is gone", 0);
 }
