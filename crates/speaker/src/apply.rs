@@ -274,7 +274,10 @@ impl Engine {
         let kernel = self.settings.kernel.as_ref()?;
         let [v4, v6] = self.adopted;
         (v4 || v6).then_some(Restarting {
-            forwarding: PerFamily { v4, v6 },
+            // The machine has been up: the ways to its own pods are no routes of BGP, and were
+            // there all along in either family.
+            forwarding: PerFamily { v4: true, v6: true },
+            kept: PerFamily { v4, v6 },
             deferral: kernel.deferral,
             absent: kernel.absent,
         })

@@ -37,7 +37,7 @@ impl Deferral {
     pub(super) fn start(config: &Config, now: Instant) -> PerFamily<Option<Self>> {
         PerFamily::from_fn(|family| {
             let restarting = config.restarting.as_ref();
-            restarting.filter(|r| r.forwarding[family]).map(|r| {
+            restarting.filter(|r| r.kept[family]).map(|r| {
                 let absent_until = now + r.absent.min(r.deferral);
                 Self {
                     until: now + r.deferral,

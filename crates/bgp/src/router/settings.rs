@@ -61,9 +61,12 @@ impl Config {
 /// Our own restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restarting {
-    /// The families whose routes the kernel has kept: F of our first OPEN to each peer. The others are
-    /// chosen and told at once.
+    /// The families in which packets were forwarded all along: F of our first OPEN to each peer.
+    /// Without it the peer lets go what it has kept of ours before it hears it again.
     pub forwarding: PerFamily<bool>,
+    /// The families of which learned routes of before are still used. The others are chosen and
+    /// told at once.
+    pub kept: PerFamily<bool>,
     /// How long we wait for the End-of-RIB of all peers before routes are chosen and told
     /// (RFC 4724, section 4.1, Selection_Deferral_Timer). Those that need not send one are waited for
     /// five seconds at most after their session came up.

@@ -268,7 +268,8 @@ fn nothing_panics_and_nothing_is_left_behind() {
         let mut config = Config::new(Asn(1), RouterId(3), seed);
         config.multipath = 1 + rng.below(3) as u16;
         config.restarting = rng.chance(20).then(|| Restarting {
-            forwarding: PerFamily {
+            forwarding: PerFamily { v4: true, v6: true },
+            kept: PerFamily {
                 v4: true,
                 v6: false,
             },

@@ -48,6 +48,7 @@ fn back(net: &mut Net, n: usize, kept: bool) {
     let old = net.nodes[n].router.config().clone();
     let restarting = Some(Restarting {
         forwarding: PerFamily { v4: kept, v6: kept },
+        kept: PerFamily { v4: kept, v6: kept },
         deferral: secs(30),
         absent: secs(5),
     });
@@ -329,7 +330,8 @@ fn routes_of_before_wait_for_the_end_only_if_they_were_forwarded_along() {
 fn takes(says: Vec<Capability>, end: Option<Duration>) -> Duration {
     let own = |c: &mut Config| {
         c.restarting = Some(Restarting {
-            forwarding: PerFamily {
+            forwarding: PerFamily { v4: true, v6: true },
+            kept: PerFamily {
                 v4: true,
                 v6: false,
             },
@@ -384,6 +386,40 @@ fn those_that_owe_no_end_of_rib_are_waited_for_a_while() {
         assert_eq!(takes(says.clone(), Some(secs(9))), secs(9), "{says:?}");
         assert_eq!(takes(says.clone(), None), secs(28), "{says:?}");
     }
+}
+
+/// A node whose peers told it nothing in one family has kept no route of theirs, but the ways to its
+/// own pods were there all along: peers must not drop those when it comes back.
+#[test]
+fn a_family_of_which_nothing_was_learned_is_forwarded_all_the_same() {
+    let both = PerFamily { v4: true, v6: true };
+    let (mut net, a, b, _) = pair(|_, c| {
+        c.restart = Some(restart(60, None));
+        c.families = both;
+    });
+    let six = c("fd00:65::/64");
+    net.with(a, |r, _| r.announce(six, own(six)));
+    net.run(secs(1));
+    assert!(net.nodes[b].router.best(six).is_some());
+    net.kill(a);
+    net.run(secs(1));
+    let old = net.nodes[a].router.config().clone();
+    let restarting = Some(Restarting {
+        forwarding: both,
+        kept: PerFamily {
+            v4: true,
+            v6: false,
+        },
+        deferral: secs(30),
+        absent: secs(5),
+    });
+    net.revive(a, Config { restarting, ..old });
+    net.with(a, |r, _| r.announce(six, own(six)));
+    for _ in 0..5000 {
+        net.run(Duration::from_millis(1));
+        assert!(net.nodes[b].router.best(six).is_some());
+    }
+    assert!(net.all_up());
 }
 
 #[test]

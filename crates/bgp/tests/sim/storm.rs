@@ -261,6 +261,7 @@ fn restart(net: &mut Net, model: &Model, n: usize, rng: &mut Rng) {
     let old = net.nodes[n].router.config().clone();
     let restarting = kept.then(|| Restarting {
         forwarding: PerFamily { v4: true, v6: true },
+        kept: PerFamily { v4: true, v6: true },
         deferral: Duration::from_secs(20),
         absent: Duration::from_secs(8),
     });
