@@ -413,6 +413,8 @@ fn a_family_of_which_nothing_was_learned_is_forwarded_all_the_same() {
         deferral: secs(30),
         absent: secs(5),
     });
+    // So that what the sessions say and what follows do not come at one moment.
+    net.latency = Duration::from_millis(100);
     net.revive(a, Config { restarting, ..old });
     net.with(a, |r, _| r.announce(six, own(six)));
     for _ in 0..5000 {
