@@ -230,6 +230,7 @@ impl Cluster {
             ("IP", format!("172.18.0.{number}/24")),
             ("MANX_SOCKET", text(dir.join("s"))),
             ("MANX_LIB_DIR", text(dir.join("lib"))),
+            ("MANX_BGP_DIR", text(dir.join("bgp"))),
             ("FELIX_HEALTHENABLED", "true".to_owned()),
             ("FELIX_PROMETHEUSMETRICSENABLED", "true".to_owned()),
             ("PATH", std::env::var("PATH").unwrap_or_default()),
